@@ -1,0 +1,366 @@
+//! The wire types, shared by the server, the mocks and whoever talks to a hive.
+//!
+//! Sizes are bytes, times are RFC 3339 in UTC with milliseconds (`2026-01-01T00:00:00.000Z`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{Backend, WorkerId};
+
+/// Version of this interface, as `/health` tells it.
+pub const API_VERSION: &str = "v1";
+
+/// `GET /health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Liveness.
+    pub status: HealthStatus,
+    /// Version of the program.
+    pub version: String,
+    /// [`API_VERSION`].
+    pub api_version: String,
+}
+
+/// `status` of [`Health`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// All is well.
+    Alive,
+    /// The cascade runs.
+    Stopping,
+}
+
+/// A worker's state on the wire; more states inside are mapped onto these four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// On its way, or between two runs.
+    Spawning,
+    /// Serves, and has a free slot.
+    Ready,
+    /// Serves, and has no free slot.
+    Busy,
+    /// On its way out: asked to leave, or killed and not dead yet.
+    Stopping,
+    /// Dead, as the last event of a worker and in `details.last` says; never listed.
+    Gone,
+}
+
+impl State {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Spawning => "spawning",
+            Self::Ready => "ready",
+            Self::Busy => "busy",
+            Self::Stopping => "stopping",
+            Self::Gone => "gone",
+        }
+    }
+
+    /// Whether requests can be sent to a worker in this state.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Ready | Self::Busy)
+    }
+}
+
+/// What a spawning worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Its process is being started.
+    Launching,
+    /// Its process loads the model.
+    Loading,
+    /// It crashed, and waits for its restart.
+    Backoff,
+}
+
+/// What a worker says of itself, or what its silence says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerHealth {
+    /// It answers.
+    Healthy,
+    /// It answers, and says that something is wrong.
+    Degraded,
+    /// It was silent for longer than `--worker-heartbeat-timeout`.
+    Stale,
+}
+
+/// The end of a worker's process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code, if it ended by itself.
+    pub code: Option<i32>,
+    /// Name of the signal that ended it (`SIGKILL`).
+    pub signal: Option<String>,
+    /// Why, in a word: `exited`, `signaled`, `stopped`, `idle`, `cascade`, `ready_timeout`, `deaf`,
+    /// `launch_failed`, `port_lost`.
+    pub reason: String,
+    /// What a person needs beyond that, where there is something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The last lines of its log.
+    pub log: Vec<String>,
+}
+
+/// A worker as listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its name.
+    pub worker_id: WorkerId,
+    /// Where it serves.
+    pub url: String,
+    /// How it was launched.
+    pub kind: String,
+    /// The model as it was asked for.
+    pub model_ref: String,
+    /// What computes.
+    pub backend: Backend,
+    /// Where.
+    pub device: String,
+    /// What it does.
+    pub state: State,
+    /// While `spawning`: how far it is.
+    pub phase: Option<Phase>,
+    /// Whether it is well; unknown until it was ready once.
+    pub health: Option<WorkerHealth>,
+    /// Process id; none before the launch and between two runs.
+    pub pid: Option<u32>,
+    /// Where it listens.
+    pub port: u16,
+    /// Requests it can serve at once.
+    pub slots_total: u32,
+    /// How many of them are free.
+    pub slots_available: u32,
+    /// Restarts after crashes; forgotten after five minutes of health.
+    pub restart_count: u32,
+    /// Memory of its process tree, resident; unknown until it was looked at.
+    pub memory_bytes: Option<u64>,
+    /// When its present run was launched.
+    pub started_at: Option<String>,
+    /// When it last said, or answered, that it lives.
+    pub last_heartbeat: Option<String>,
+    /// When it last had work.
+    pub last_activity: Option<String>,
+    /// The end of its last run.
+    pub exit: Option<Exit>,
+}
+
+/// `GET /v1/workers/list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerList {
+    /// All that live, by name.
+    pub workers: Vec<Worker>,
+}
+
+/// `POST /v1/workers/spawn`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpawnRequest {
+    /// What to serve: `hf:org/repo[:QUANT]` or `file:/path`.
+    pub model_ref: String,
+    /// Where: `cpu`, `gpu0` or a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Value>,
+    /// What computes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// How to launch it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Context tokens, shared by all slots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ctx: Option<u32>,
+    /// Slots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<u32>,
+    /// The port to take if it is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_hint: Option<u16>,
+    /// Further environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<BTreeMap<String, String>>,
+    /// Further arguments, of those that the kind allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra_args: Option<Vec<String>>,
+}
+
+/// The answer to a spawn: 202.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnResponse {
+    /// Its name.
+    pub worker_id: WorkerId,
+    /// Where it will serve.
+    pub url: String,
+    /// `spawning`, or what it is by now if the `Idempotency-Key` was used before.
+    pub state: State,
+}
+
+/// `POST /v1/workers/ready`: a native worker has bound its port and loaded its model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyCallback {
+    /// Its name.
+    pub worker_id: WorkerId,
+    /// Where it serves.
+    pub url: String,
+    /// The model it serves.
+    pub model_ref: String,
+    /// What computes.
+    pub backend: String,
+    /// Where.
+    pub device: String,
+    /// Requests it can serve at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots_total: Option<u32>,
+}
+
+/// `POST /v1/heartbeat`: a native worker lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerHeartbeat {
+    /// Its name.
+    pub worker_id: WorkerId,
+    /// Its clock; not used for anything.
+    pub timestamp: String,
+    /// `healthy` or `degraded`.
+    pub health_status: ReportedHealth,
+    /// `ready` or `busy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ReportedState>,
+    /// Requests it can serve at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots_total: Option<u32>,
+    /// How many of them are free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots_available: Option<u32>,
+}
+
+/// What a worker may say of its health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportedHealth {
+    /// All is well.
+    Healthy,
+    /// Something is wrong.
+    Degraded,
+}
+
+/// What a worker may say of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportedState {
+    /// A slot is free.
+    Ready,
+    /// No slot is free.
+    Busy,
+}
+
+/// An answer that only says that it was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// For a person.
+    pub message: String,
+}
+
+/// `POST /v1/shutdown`: 202.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownResponse {
+    /// For a person.
+    pub message: String,
+    /// Workers that are being stopped.
+    pub workers: usize,
+}
+
+/// What the queen gets: the newest picture of a hive, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Which hive.
+    pub hive_id: String,
+    /// The hive's clock, for people; order is by `boot_id` and `sequence`.
+    pub timestamp: String,
+    /// What the hive does.
+    pub status: HiveStatus,
+    /// How to reach it.
+    pub url: String,
+    /// Version of the program.
+    pub version: String,
+    /// Changes with each start of the hive.
+    pub boot_id: String,
+    /// Grows by one with each heartbeat of a boot.
+    pub sequence: u64,
+    /// All its workers.
+    pub workers: Vec<HeartbeatWorker>,
+}
+
+impl Heartbeat {
+    /// Whether this one is to take the place of `known`, of the same hive: it is of another boot, or a
+    /// later one of the same. Needs no clock.
+    pub fn supersedes(&self, known: &Self) -> bool {
+        self.boot_id != known.boot_id || self.sequence > known.sequence
+    }
+}
+
+/// `status` of a hive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HiveStatus {
+    /// It takes spawns.
+    Ready,
+    /// The cascade runs.
+    Stopping,
+    /// The last word.
+    Stopped,
+}
+
+/// A worker in a [`Heartbeat`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatWorker {
+    /// Its name.
+    pub worker_id: WorkerId,
+    /// What it does.
+    pub state: State,
+    /// Whether it is well; `healthy` until something else is known.
+    pub health_status: WorkerHealth,
+    /// When it last said, or answered, that it lives.
+    pub last_heartbeat: Option<String>,
+    /// Where it serves.
+    pub url: String,
+    /// The model as it was asked for.
+    pub model_ref: String,
+    /// What computes.
+    pub backend: Backend,
+    /// Where.
+    pub device: String,
+    /// Requests it can serve at once.
+    pub slots_total: u32,
+    /// How many of them are free.
+    pub slots_available: u32,
+    /// Process id.
+    pub pid: Option<u32>,
+    /// Restarts after crashes.
+    pub restart_count: u32,
+}
+
+/// The body of every error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorObject,
+}
+
+/// `error` of an [`ErrorBody`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ErrorObject {
+    /// For programs: `UPPER_SNAKE`.
+    pub code: String,
+    /// For a person. Never echoes what was sent.
+    pub message: String,
+    /// What the code needs beside it.
+    #[serde(default)]
+    pub details: Value,
+    /// The id under which the log says more.
+    pub correlation_id: String,
+}

@@ -1,0 +1,378 @@
+//! Puts the parts together: the map of the program.
+//!
+//! ```text
+//!              ┌────────── http-0, http-1 ── reads ──▶ Picture ◀── publishes ──┐
+//!   clients ──▶│                └─ changes ─▶ request-n ─▶ Inbox ─▶ supervisor ─┤
+//!              └ event streams ◀──────────── woken ────────────────┘  │ effects  │
+//!                                                                     ▼          ▼
+//!                             launch ─▶ exits      worker-io      log-follow   relay ──▶ queen
+//!                               └──────── events ──────┴──▶ Inbox
+//! ```
+//!
+//! Start: listener bound → processes → relay → supervisor → HTTP → the line on stdout. The cascade goes
+//! backwards: the supervisor ends when no worker is left, which closes the channels of `launch`, `exits` and
+//! `worker-io`; the relay says its last word; HTTP, which answered until now, is drained. Every thread is
+//! joined.
+
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use crossbeam_channel::Sender;
+use log::{error, info, warn};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use crate::api::{Heartbeat, HiveStatus};
+use crate::cli::{self, Parsed};
+use crate::clock::rfc3339;
+use crate::config::Config;
+use crate::http::handlers::Api;
+use crate::http::{Options, Server, StreamWaker, Timeouts};
+use crate::id::{SystemEntropy, WorkerId};
+use crate::kinds::{CommandLine, Values, find_program};
+use crate::lifecycle::event::{Effect, LaunchJob};
+use crate::lifecycle::fleet::Effects;
+use crate::lifecycle::picture::Picture;
+use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
+use crate::lifecycle::{Fleet, Policy};
+use crate::limits::{DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN};
+use crate::logging;
+use crate::process::follow::Followers;
+use crate::process::log::Logs;
+use crate::process::{Jobs, Owner, exits, follow, launch, worker_io};
+use crate::relay::{Relay, RelayConfig};
+use crate::sys;
+use crate::thread::Joined;
+
+/// The program `rbee-hive`: reads `args` (without the program's name), runs, and gives the exit code: 0 ok, 1
+/// runtime failure, 2 usage error.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = match cli::run(args, &|name| std::env::var_os(name)) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(error.exit_code);
+        }
+    };
+    match parsed {
+        Parsed::Print(text) => match io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            _ => ExitCode::SUCCESS,
+        },
+        Parsed::NoCommand(help) => {
+            eprint!("{help}");
+            ExitCode::from(2)
+        }
+        Parsed::Serve(config) => {
+            logging::init(config.log_format);
+            match serve(*config, announce) {
+                Ok(Ended::Clean) => ExitCode::SUCCESS,
+                Ok(Ended::WithLeftovers(_)) => ExitCode::FAILURE,
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+/// The one line on stdout. Who started the hive may have closed it.
+fn announce(url: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "rbee-hive listening on {url}").and_then(|()| out.flush());
+}
+
+/// How a hive ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing is left behind.
+    Clean,
+    /// So many workers did not die of SIGKILL in time.
+    WithLeftovers(usize),
+}
+
+/// Runs a hive until its cascade is over.
+///
+/// `announce` is called with the hive's URL once it listens.
+///
+/// # Errors
+/// If it cannot start: the address is taken, a folder cannot be made, the system has no threads to give.
+pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
+    sys::close_inherited_on_exec()?;
+    sys::keep_dead_children()?;
+    sys::become_subreaper()?;
+    let descriptors = sys::allow_descriptors(config.max_connections + DESCRIPTORS_BESIDE_CONNECTIONS);
+    let listener = TcpListener::bind(config.bind).map_err(|error| named("--bind", &error))?;
+    let address = listener.local_addr()?;
+    let worker_host = resolve(&config.worker_host)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
+        .map_err(|error| named("--data-dir", &error))?;
+
+    let mut entropy = SystemEntropy::new();
+    let owner = Owner::random(&mut entropy);
+    let boot_id = uuid::Uuid::new_v4().to_string();
+    let logs = Arc::new(Logs::new(config.data_dir.join("logs")));
+    let kinds = Arc::new(config.kinds);
+    let urls = Urls::new(config.advertise_url.as_deref(), address, &config.host_name);
+    let picture = Arc::new(Picture::new(config.hive_id.clone(), boot_id.clone(), &worker_host.to_string()));
+    let (inbox, outbox) = supervisor::inbox();
+    let tell = |inbox: &Inbox| {
+        let inbox = inbox.clone();
+        move |event| inbox.tell(event)
+    };
+
+    // Each thread stands before the handle that keeps it going, so that an early return drops that first.
+    let (exits_thread, exits) = exits::start(owner.clone(), tell(&inbox))?;
+    let (worker_io_thread, worker_io) =
+        worker_io::start(worker_io::Config { host: worker_host, logs: Arc::clone(&logs) }, tell(&inbox))?;
+    let render = render(worker_host, urls.for_workers);
+    let launch_config = launch::Config { host: worker_host, owner, logs: Arc::clone(&logs), descriptors };
+    let (launch_thread, launch) = launch::start(launch_config, render, exits.clone(), tell(&inbox))?;
+    let (follow_thread, followers) = follow::start(Arc::clone(&logs))?;
+
+    let heartbeat = heartbeat(config.hive_id.clone(), urls.for_queen, boot_id.clone(), &picture);
+    let relay = config
+        .queen
+        .map(|queen| {
+            let url = queen.url.parse().map_err(|error| io::Error::other(format!("--queen-url: {error}")))?;
+            let config = RelayConfig { url, token: queen.token, interval: config.heartbeat_interval };
+            Relay::start(config, Box::new(heartbeat.clone()))
+        })
+        .transpose()?
+        .map(Arc::new);
+
+    let streams = Arc::new(OnceLock::new());
+    // All that would end the process by default: it must not end over living workers.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD])?;
+    let reaper = exits.clone();
+    let policy = Policy {
+        heartbeat_timeout: config.worker_heartbeat_timeout,
+        ready_timeout: config.ready_timeout,
+        grace: config.shutdown_timeout,
+        idle_timeout: config.idle_timeout,
+        restart_limit: config.restart_limit,
+    };
+    let hands = Hands {
+        launch,
+        exits,
+        worker_io,
+        followers: followers.clone(),
+        worker_host,
+        relay: relay.clone(),
+        streams: Arc::clone(&streams),
+    };
+    let left = Arc::new(OnceLock::new());
+    let supervisor = {
+        let (picture, left, signals) = (Arc::clone(&picture), Arc::clone(&left), signals.handle());
+        let fleet = Fleet::new(policy, config.worker_ports.clone(), Box::new(entropy));
+        // For a start that fails: after the cascade nobody listens any more.
+        let inbox = inbox.clone();
+        let stop = move || {
+            let _ = inbox.cascade(true);
+        };
+        let body = move || {
+            let _ = left.set(supervisor::run(fleet, &outbox, &picture, hands));
+            signals.close();
+        };
+        Joined::spawn_vital("supervisor", stop, body)?
+    };
+
+    let api = Api {
+        token: config.token,
+        picture: Arc::clone(&picture),
+        inbox: inbox.clone(),
+        kinds,
+        model_dir: config.model_dir,
+        logs,
+        worker_ports: config.worker_ports,
+        followers,
+        streams: Arc::clone(&streams),
+    };
+    let options = Options {
+        threads: config.threads,
+        max_connections: config.max_connections,
+        timeouts: Timeouts::default(),
+    };
+    let server = Server::start(listener, options, Arc::new(api))?;
+    let _ = streams.set(server.stream_waker());
+    info!("hive listens url={} hive_id={} boot_id={boot_id}", urls.own, config.hive_id);
+    announce(&urls.own);
+
+    let mut force = false;
+    for signal in signals.forever() {
+        if signal == SIGCHLD {
+            reaper.send(exits::Job::Reap);
+            continue;
+        }
+        let name = signal_hook::low_level::signal_name(signal).unwrap_or("?");
+        if matches!(signal, SIGHUP | SIGUSR1 | SIGUSR2) {
+            warn!("signal without a meaning ignored signal={name}");
+            continue;
+        }
+        info!("signal taken signal={name} cascade={}", if force { "kill" } else { "stop" });
+        if inbox.cascade(force).is_err() {
+            break;
+        }
+        force = true;
+    }
+    drop(reaper);
+    supervisor.join();
+    let left = left.get().copied().unwrap_or_default();
+    if let Some(relay) = relay.and_then(Arc::into_inner) {
+        relay.finish(Heartbeat { status: HiveStatus::Stopped, workers: Vec::new(), ..heartbeat() });
+    }
+    if left > 0 {
+        // Their watcher would wait for them: what cannot be killed cannot be waited for.
+        error!("the cascade is over, and workers are left count={left}");
+        std::mem::forget([launch_thread, exits_thread]);
+        return Ok(Ended::WithLeftovers(left));
+    }
+    launch_thread.join();
+    worker_io_thread.join();
+    exits_thread.join();
+    server.drain(HTTP_DRAIN);
+    follow_thread.join();
+    info!("hive ends");
+    Ok(Ended::Clean)
+}
+
+/// The supervisor's way to all other threads. Nothing here blocks: channels take what is sent, and how much
+/// can be under way is bounded by who asks.
+struct Hands {
+    launch: Sender<launch::Job>,
+    exits: Jobs<exits::Job>,
+    worker_io: Jobs<worker_io::Job>,
+    followers: Followers,
+    worker_host: IpAddr,
+    relay: Option<Arc<Relay>>,
+    streams: Arc<OnceLock<StreamWaker>>,
+}
+
+impl Surroundings for Hands {
+    fn perform(&mut self, effects: Effects) {
+        for effect in effects {
+            match effect {
+                // The thread lives as long as this sender, or the process is about to abort.
+                Effect::Disk(job) => drop(self.launch.send(job)),
+                Effect::Signal { id, run, signal } => self.exits.send(exits::Job::Signal { id, run, signal }),
+                Effect::Worker(job) => self.worker_io.send(job),
+            }
+        }
+    }
+
+    fn is_usable(&mut self, port: u16) -> bool {
+        // An error says nothing about the port: the launch will tell.
+        launch::is_free(SocketAddr::new(self.worker_host, port)).unwrap_or(true)
+    }
+
+    fn published(&mut self, told: bool) {
+        if !told {
+            return;
+        }
+        if let Some(relay) = &self.relay {
+            relay.changed();
+        }
+        if let Some(streams) = self.streams.get() {
+            streams.wake();
+        }
+    }
+
+    fn gone(&mut self, id: &WorkerId) {
+        self.followers.ended(id);
+    }
+}
+
+/// Where the hive is reached, by whom.
+struct Urls {
+    /// As it listens.
+    own: String,
+    for_workers: String,
+    for_queen: String,
+}
+
+impl Urls {
+    fn new(advertised: Option<&str>, address: SocketAddr, host_name: &str) -> Self {
+        let own = format!("http://{address}");
+        let (mut for_workers, mut for_queen) = (own.clone(), own.clone());
+        if address.ip().is_unspecified() {
+            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+            for_workers = format!("http://{loopback}:{}", address.port());
+            for_queen = format!("http://{host_name}:{}", address.port());
+        }
+        if let Some(url) = advertised {
+            url.clone_into(&mut for_workers);
+            url.clone_into(&mut for_queen);
+        }
+        Self { own, for_workers, for_queen }
+    }
+}
+
+fn heartbeat(
+    hive_id: String,
+    url: String,
+    boot_id: String,
+    picture: &Arc<Picture>,
+) -> impl Fn() -> Heartbeat + Clone + Send + 'static {
+    let picture = Arc::clone(picture);
+    move || {
+        let snapshot = picture.snapshot();
+        Heartbeat {
+            hive_id: hive_id.clone(),
+            timestamp: rfc3339(SystemTime::now()),
+            status: snapshot.status,
+            url: url.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: boot_id.clone(),
+            sequence: 0,
+            workers: snapshot.heartbeat_workers(),
+        }
+    }
+}
+
+fn render(host: IpAddr, hive_url: String) -> launch::Render {
+    let host = host.to_string();
+    Box::new(move |job: &LaunchJob| {
+        let plan = &job.plan;
+        let program = find_program(&plan.kind).ok_or("the kind's program is not on this machine any more")?;
+        let line = plan.kind.command(&Values {
+            worker_id: &job.id,
+            model_path: &plan.model_path,
+            model_ref: &plan.model_ref,
+            backend: plan.backend,
+            device: plan.device,
+            host: &host,
+            port: job.port,
+            hive_url: &hive_url,
+            ctx: plan.ctx,
+            parallel: plan.parallel,
+            extra_args: &plan.extra_args,
+        });
+        Ok(CommandLine { program, ..line })
+    })
+}
+
+fn resolve(host: &str) -> io::Result<IpAddr> {
+    if host == "localhost" {
+        return Ok(IpAddr::from([127, 0, 0, 1]));
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(ip) = bare.parse() {
+        return Ok(ip);
+    }
+    let found = (host, 0).to_socket_addrs().map_err(|error| named("--worker-host", &error))?.next();
+    found.map(|address| address.ip()).ok_or_else(|| io::Error::other("--worker-host: no address found"))
+}
+
+fn named(flag: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{flag}: {error}"))
+}

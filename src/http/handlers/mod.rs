@@ -1,0 +1,226 @@
+//! The hive's [`Service`]: from a [`Request`] to a call of the domain and back, a few lines each.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use log::{debug, warn};
+
+use crate::api::{API_VERSION, Health, HealthStatus, HiveStatus, ShutdownResponse};
+use crate::http::auth::{self, Who};
+use crate::http::events::EventStream;
+use crate::http::route::{self, Route};
+use crate::http::{
+    Answer, ApiError, Body, Code, Head, Request, Service, Source, StreamWaker, Ticket, Verdict,
+};
+use crate::id::{Token, WorkerId};
+use crate::kinds::Kinds;
+use crate::lifecycle::picture::Picture;
+use crate::lifecycle::supervisor::{Inbox, NoAnswer};
+use crate::limits::REPLY_WAIT;
+use crate::process::follow::Followers;
+use crate::process::log::Logs;
+
+use arguments::{Arguments, wrong};
+
+mod arguments;
+mod spawn;
+mod workers;
+
+/// All that answers need.
+pub struct Api {
+    /// What opens the hive; `None`: all is open.
+    pub token: Option<Token>,
+    /// What reads are answered from.
+    pub picture: Arc<Picture>,
+    /// What changes things.
+    pub inbox: Inbox,
+    /// How workers are launched.
+    pub kinds: Arc<Kinds>,
+    /// The model cache.
+    pub model_dir: PathBuf,
+    /// Workers' logs.
+    pub logs: Arc<Logs>,
+    /// Ports that a spawn may hint at.
+    pub worker_ports: RangeInclusive<u16>,
+    /// Who lets readers of logs in.
+    pub followers: Followers,
+    /// What makes event streams look again; set once the server runs.
+    pub streams: Arc<OnceLock<StreamWaker>>,
+}
+
+enum Reply {
+    Answer(Answer),
+    Stream(Box<dyn Source>),
+}
+
+impl Api {
+    fn admit(&self, head: &Head) -> Result<(Route, Who), ApiError> {
+        let who = if route::needs_token(&head.path) {
+            auth::identify(self.token.as_ref(), &self.picture.snapshot(), head)?
+        } else {
+            Who::Anyone
+        };
+        let route = route::route(&head.method, &head.path, &head.query)?;
+        auth::permit(&who, &route)?;
+        Ok((route, who))
+    }
+
+    /// What needs the picture only; `None` for what needs a request thread.
+    fn read(&self, route: &Route) -> Option<Result<Answer, ApiError>> {
+        let snapshot = || self.picture.snapshot();
+        match route {
+            Route::Health => Some(Ok(health(snapshot().status))),
+            Route::List => {
+                let list = Body::Shared(snapshot().list_json());
+                Some(Ok(Answer::bytes(200, "application/json", list)))
+            }
+            Route::Worker(id) => Some(workers::worker(&snapshot(), id)),
+            _ => None,
+        }
+    }
+
+    fn change(&self, route: Route, who: &Who, request: &Request) -> Result<Reply, ApiError> {
+        let answer = match route {
+            Route::Spawn => spawn::spawn(self, request)?,
+            Route::Ready => workers::ready(self, who, request)?,
+            Route::Heartbeat => workers::heartbeat(self, who, request)?,
+            Route::Stop { id, force } => workers::stop(self, id, force)?,
+            Route::Logs { id, tail, follow: false } => workers::log_tail(self, &id, tail)?,
+            Route::Logs { id, tail, follow: true } => return self.follow(id, tail).map(Reply::Stream),
+            Route::Shutdown => self.shutdown(request)?,
+            Route::Health | Route::List | Route::Worker(_) | Route::Events => {
+                return Err(ApiError::new(Code::Internal, "a read was handed to a request thread"));
+            }
+        };
+        Ok(Reply::Answer(answer))
+    }
+
+    fn follow(&self, id: WorkerId, tail: usize) -> Result<Box<dyn Source>, ApiError> {
+        workers::known(self, &id)?;
+        let streams = Arc::clone(&self.streams);
+        let wake = Box::new(move || {
+            if let Some(streams) = streams.get() {
+                streams.wake();
+            }
+        });
+        let following = self.followers.follow(id.clone(), tail, wake).map_err(|_| {
+            ApiError::new(Code::Overloaded, "too many logs are being followed")
+                .with_header("Retry-After", "1")
+        })?;
+        if self.picture.snapshot().worker(&id).is_none() {
+            self.followers.ended(&id);
+        }
+        Ok(Box::new(following))
+    }
+
+    fn shutdown(&self, request: &Request) -> Result<Answer, ApiError> {
+        let arguments = Arguments::parse(&request.body)?;
+        arguments.word("workers", &[("stop", ())]).map_err(|_| wrong("workers", "stop"))?;
+        let workers = self.inbox.cascade(false).map_err(no_answer)?;
+        let message = "this hive stops its workers and ends".to_owned();
+        Ok(Answer::json(202, &ShutdownResponse { message, workers }))
+    }
+}
+
+impl Service for Api {
+    fn on_head(&self, head: &Head) -> Result<(), Answer> {
+        let admitted = match self.admit(head) {
+            // Whoever needs no token is not let in with a body that would be held.
+            Ok((Route::Health, _)) if announces_body(head) => {
+                Err(ApiError::new(Code::PayloadTooLarge, "this path takes no body"))
+            }
+            admitted => admitted.map(drop),
+        };
+        admitted.map_err(|error| error.into_answer(head.correlation))
+    }
+
+    fn on_loop(&self, request: Request) -> Verdict {
+        let correlation = request.head.correlation;
+        let route = match self.admit(&request.head) {
+            Ok((route, _)) => route,
+            Err(error) => return Verdict::Answer(error.into_answer(correlation)),
+        };
+        if route == Route::Events {
+            let last = request.head.header("Last-Event-ID").and_then(|id| id.parse().ok());
+            return Verdict::Stream(Box::new(EventStream::new(Arc::clone(&self.picture), last)));
+        }
+        match self.read(&route) {
+            Some(answer) => Verdict::Answer(answer.unwrap_or_else(|error| error.into_answer(correlation))),
+            None => Verdict::Thread(request),
+        }
+    }
+
+    fn on_thread(&self, request: Request, ticket: Ticket) {
+        let (began, cid) = (Instant::now(), request.head.correlation);
+        let method = request.head.method.clone();
+        let (name, reply) = match self.admit(&request.head) {
+            Ok((route, who)) => (name(&route), self.change(route, &who, &request)),
+            Err(error) => ("refused", Err(error)),
+        };
+        let status = match &reply {
+            Ok(Reply::Answer(answer)) => answer.status,
+            Ok(Reply::Stream(_)) => 200,
+            Err(error) => error.code().wire().0,
+        };
+        let ms = began.elapsed().as_millis();
+        if status >= 500 && status != 503 {
+            warn!("request failed method={method} route={name} status={status} ms={ms} cid={cid}");
+        } else {
+            debug!("request method={method} route={name} status={status} ms={ms} cid={cid}");
+        }
+        match reply {
+            Ok(Reply::Answer(answer)) => ticket.answer(answer),
+            Ok(Reply::Stream(source)) => ticket.stream(source),
+            Err(error) => ticket.error(error),
+        }
+    }
+}
+
+fn announces_body(head: &Head) -> bool {
+    head.headers.iter().any(|(name, value)| {
+        name.eq_ignore_ascii_case("Transfer-Encoding")
+            || (name.eq_ignore_ascii_case("Content-Length") && value.bytes().any(|b| b != b'0'))
+    })
+}
+
+fn health(status: HiveStatus) -> Answer {
+    let status = match status {
+        HiveStatus::Ready => HealthStatus::Alive,
+        HiveStatus::Stopping | HiveStatus::Stopped => HealthStatus::Stopping,
+    };
+    let (version, api_version) = (env!("CARGO_PKG_VERSION").to_owned(), API_VERSION.to_owned());
+    Answer::json(200, &Health { status, version, api_version })
+}
+
+fn no_answer(why: NoAnswer) -> ApiError {
+    match why {
+        NoAnswer::Ended => shutting_down(),
+        NoAnswer::Late => {
+            let seconds = REPLY_WAIT.as_secs();
+            let message = format!("the supervisor did not answer within {seconds} s");
+            ApiError::new(Code::Overloaded, message).with_header("Retry-After", "1")
+        }
+    }
+}
+
+fn shutting_down() -> ApiError {
+    ApiError::new(Code::ShuttingDown, "this hive is shutting down")
+}
+
+/// A route's name in log lines: nothing of the request is in it.
+fn name(route: &Route) -> &'static str {
+    match route {
+        Route::Health => "health",
+        Route::Spawn => "spawn",
+        Route::Ready => "ready",
+        Route::List => "list",
+        Route::Worker(_) => "worker",
+        Route::Stop { .. } => "stop",
+        Route::Logs { .. } => "logs",
+        Route::Heartbeat => "heartbeat",
+        Route::Events => "events",
+        Route::Shutdown => "shutdown",
+    }
+}

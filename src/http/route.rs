@@ -1,0 +1,222 @@
+//! From method, path and query to a [`Route`]: pure and total.
+
+use crate::http::{ApiError, Code, Method};
+use crate::id::WorkerId;
+use crate::limits::LOG_TAIL_LINES_MAX;
+
+/// Lines of a log if none are asked for.
+const LOG_TAIL_LINES: usize = 100;
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// `GET /health`, `GET /v1/health`
+    Health,
+    /// `POST /v1/workers/spawn`
+    Spawn,
+    /// `POST /v1/workers/ready`
+    Ready,
+    /// `GET /v1/workers/list`, `GET /v1/workers`
+    List,
+    /// `GET /v1/workers/<id>`
+    Worker(WorkerId),
+    /// `DELETE /v1/workers/<id>`
+    Stop {
+        /// Which worker.
+        id: WorkerId,
+        /// SIGKILL now.
+        force: bool,
+    },
+    /// `GET /v1/workers/<id>/logs`
+    Logs {
+        /// Whose.
+        id: WorkerId,
+        /// The last so many lines.
+        tail: usize,
+        /// Go on as the log grows.
+        follow: bool,
+    },
+    /// `POST /v1/heartbeat`
+    Heartbeat,
+    /// `GET /v1/events`
+    Events,
+    /// `POST /v1/shutdown`
+    Shutdown,
+}
+
+/// A path that exists, before its method is looked at.
+enum Place<'a> {
+    Health,
+    Spawn,
+    Ready,
+    List,
+    Worker(&'a str),
+    Logs(&'a str),
+    Heartbeat,
+    Events,
+    Shutdown,
+}
+
+/// Finds the route. HEAD goes where GET goes.
+///
+/// # Errors
+/// 404 for an unknown path, 405 with `Allow` for a method that a path lacks, 400 for a query that is wrong,
+/// 404 for an id that no worker can have.
+pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError> {
+    let place = place(path).ok_or_else(|| ApiError::new(Code::NotFound, "there is nothing at this path"))?;
+    let get = matches!(method, Method::Get | Method::Head);
+    let post = *method == Method::Post;
+    match place {
+        Place::Health if get => Ok(Route::Health),
+        Place::Spawn if post => Ok(Route::Spawn),
+        Place::Ready if post => Ok(Route::Ready),
+        Place::List if get => Ok(Route::List),
+        Place::Worker(id) if get => Ok(Route::Worker(worker_id(id)?)),
+        Place::Worker(id) if *method == Method::Delete => {
+            let force = Query(query).flag("force")?;
+            Ok(Route::Stop { id: worker_id(id)?, force })
+        }
+        Place::Logs(id) if get => {
+            let query = Query(query);
+            let (tail, follow) = (query.lines("tail")?, query.flag("follow")?);
+            Ok(Route::Logs { id: worker_id(id)?, tail, follow })
+        }
+        Place::Heartbeat if post => Ok(Route::Heartbeat),
+        Place::Events if get => Ok(Route::Events),
+        Place::Shutdown if post => Ok(Route::Shutdown),
+        Place::Worker(_) => Err(not_allowed("GET, HEAD, DELETE")),
+        Place::Health | Place::List | Place::Logs(_) | Place::Events => Err(not_allowed("GET, HEAD")),
+        Place::Spawn | Place::Ready | Place::Heartbeat | Place::Shutdown => Err(not_allowed("POST")),
+    }
+}
+
+/// Whether a path is behind the token, known or not.
+pub fn needs_token(path: &str) -> bool {
+    (path == "/v1" || path.starts_with("/v1/")) && path != "/v1/health"
+}
+
+fn place(path: &str) -> Option<Place<'_>> {
+    Some(match path {
+        "/health" | "/v1/health" => Place::Health,
+        "/v1/workers/spawn" => Place::Spawn,
+        "/v1/workers/ready" => Place::Ready,
+        "/v1/workers/list" | "/v1/workers" => Place::List,
+        "/v1/heartbeat" => Place::Heartbeat,
+        "/v1/events" => Place::Events,
+        "/v1/shutdown" => Place::Shutdown,
+        _ => match path.strip_prefix("/v1/workers/")?.split_once('/') {
+            None => Place::Worker(path.strip_prefix("/v1/workers/")?),
+            Some((id, "logs")) => Place::Logs(id),
+            Some(_) => return None,
+        },
+    })
+}
+
+fn worker_id(text: &str) -> Result<WorkerId, ApiError> {
+    text.parse().map_err(|_| ApiError::new(Code::WorkerNotFound, "there is no such worker"))
+}
+
+fn not_allowed(allow: &'static str) -> ApiError {
+    ApiError::new(Code::MethodNotAllowed, format!("this path takes {allow}")).with_header("Allow", allow)
+}
+
+/// The part after `?`. Names that a route does not know are ignored.
+struct Query<'a>(&'a str);
+
+impl Query<'_> {
+    fn value(&self, name: &str) -> Result<Option<&str>, ApiError> {
+        let mut values = self.0.split('&').filter_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (key == name).then_some(value)
+        });
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(ApiError::argument(name, format!("{name} must be given once")));
+        }
+        Ok(first)
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.value(name)? {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(ApiError::argument(name, format!("{name} must be true or false"))),
+        }
+    }
+
+    fn lines(&self, name: &str) -> Result<usize, ApiError> {
+        let Some(text) = self.value(name)? else { return Ok(LOG_TAIL_LINES) };
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let lines = if digits { text.parse().ok() } else { None };
+        lines.filter(|lines| *lines <= LOG_TAIL_LINES_MAX).ok_or_else(|| {
+            ApiError::argument(
+                name,
+                format!("{name} must be a number of lines from 0 to {LOG_TAIL_LINES_MAX}"),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(method: Method, path: &str, query: &str) -> Result<Route, (u16, &'static str)> {
+        route(&method, path, query).map_err(|error| error.code().wire())
+    }
+
+    #[test]
+    fn each_path_has_its_methods() {
+        use Method::{Delete, Get, Head, Options, Patch, Post, Put};
+        let paths: [(&str, &[Method]); 11] = [
+            ("/health", &[Get, Head]),
+            ("/v1/health", &[Get, Head]),
+            ("/v1/workers/spawn", &[Post]),
+            ("/v1/workers/ready", &[Post]),
+            ("/v1/workers/list", &[Get, Head]),
+            ("/v1/workers", &[Get, Head]),
+            ("/v1/workers/w-1", &[Get, Head, Delete]),
+            ("/v1/workers/w-1/logs", &[Get, Head]),
+            ("/v1/heartbeat", &[Post]),
+            ("/v1/events", &[Get, Head]),
+            ("/v1/shutdown", &[Post]),
+        ];
+        for (path, allowed) in paths {
+            for method in [Get, Head, Post, Put, Delete, Patch, Options] {
+                let answer = ask(method.clone(), path, "");
+                if allowed.contains(&method) {
+                    assert!(answer.is_ok(), "{method} {path}: {answer:?}");
+                } else {
+                    assert_eq!(answer, Err((405, "METHOD_NOT_ALLOWED")), "{method} {path}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_paths_and_impossible_ids_are_not_found() {
+        for path in ["/", "*", "/v1", "/v1/", "/v2/health", "/health/", "/v1/workers/a/b", "//v1/workers"] {
+            assert_eq!(ask(Method::Get, path, ""), Err((404, "NOT_FOUND")), "{path}");
+        }
+        for id in ["", "..", "a_b", "%2e%2e", "a b", &"x".repeat(65)] {
+            let path = format!("/v1/workers/{id}");
+            assert_eq!(ask(Method::Get, &path, ""), Err((404, "WORKER_NOT_FOUND")), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_strictly_and_strangers_in_it_are_ignored() {
+        let id = || "w".parse().unwrap();
+        let logs = |query| ask(Method::Get, "/v1/workers/w/logs", query);
+        assert_eq!(logs(""), Ok(Route::Logs { id: id(), tail: 100, follow: false }));
+        assert_eq!(logs("tail=7&follow=true&x=y"), Ok(Route::Logs { id: id(), tail: 7, follow: true }));
+        for wrong in ["tail=", "tail=-1", "tail=+1", "tail=1e3", "tail=10001", "tail=1&tail=2", "follow=1"] {
+            assert_eq!(logs(wrong), Err((400, "INVALID_ARGUMENT")), "{wrong}");
+        }
+        assert_eq!(
+            ask(Method::Delete, "/v1/workers/w", "force=true"),
+            Ok(Route::Stop { id: id(), force: true })
+        );
+        assert_eq!(ask(Method::Delete, "/v1/workers/w", "force"), Err((400, "INVALID_ARGUMENT")));
+    }
+}

@@ -1,0 +1,416 @@
+//! A kind's manifest: JSON in, a [`Kind`] out, or the mistake by name.
+//!
+//! [`parse`] is pure; [`read`] adds the file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use super::json::Mistake;
+use super::json::Object;
+use super::template::PLACEHOLDERS;
+use super::{Busy, Kind, Probe, Protocol, Template};
+use crate::duration;
+use crate::id::Backend;
+use crate::limits::{KIND_NAME_BYTES_MAX, MANIFEST_BYTES_MAX, PROBE_INTERVAL, PROBE_TIMEOUT};
+
+/// Time between two questions where the manifest does not say.
+const INTERVAL_DEFAULT: Duration = Duration::from_millis(500);
+/// Time for an answer where the manifest does not say.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// A mistake in a manifest's file, for a person: file, field, what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMistake {
+    /// The file as it was named.
+    pub file: PathBuf,
+    /// What is wrong in it, or with it.
+    pub mistake: Mistake,
+}
+
+impl fmt::Display for FileMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file.to_string_lossy().escape_debug(), self.mistake)
+    }
+}
+
+impl std::error::Error for FileMistake {}
+
+/// Reads the manifest in `file`. A program given as a relative path lies beside the manifest.
+///
+/// # Errors
+/// The file cannot be read, is larger than [`MANIFEST_BYTES_MAX`], or has a mistake.
+pub fn read(file: &Path) -> Result<Kind, FileMistake> {
+    let fail = |mistake| FileMistake { file: file.to_owned(), mistake };
+    let bytes = read_bounded(file).map_err(|message| fail(Mistake::new("", message)))?;
+    let mut kind = parse(&bytes).map_err(fail)?;
+    if kind.program.components().count() > 1 && kind.program.is_relative() {
+        kind.program = file.parent().unwrap_or(Path::new("")).join(&kind.program);
+    }
+    Ok(kind)
+}
+
+fn read_bounded(file: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|f| f.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|e| format!("cannot be read: {e}"))?;
+    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(format!("is larger than {MANIFEST_BYTES_MAX} bytes"));
+    }
+    Ok(bytes)
+}
+
+/// Parses a manifest. The order of its fields does not matter.
+///
+/// # Errors
+/// The first mistake: a field that is missing, unknown, repeated, of a wrong type or with a wrong value.
+pub fn parse(manifest: &[u8]) -> Result<Kind, Mistake> {
+    let mut top = Object::parse(manifest)?;
+    let name = top.required_text("kind")?;
+    if !is_kind_name(&name) {
+        return Err(top.mistake("kind", "must be [a-z0-9][a-z0-9-]{0,63}"));
+    }
+    let protocol = protocol(&mut top)?;
+    let program = program(&mut top)?;
+    let backends = backends(&mut top)?;
+    let args = match (top.texts("args")?, &protocol) {
+        (Some(args), _) => templates(&top, "args", args)?,
+        (None, Protocol::Native) => Vec::new(),
+        (None, Protocol::Probe(_)) => return Err(top.mistake("args", "is missing")),
+    };
+    let env = env(&mut top)?;
+    let env_allow = checked(
+        &mut top,
+        "env_allow",
+        is_env_pattern,
+        "must be a name, with `*` for its beginning or its end",
+    )?;
+    let args_allow = checked(&mut top, "args_allow", is_option, "must be an option, like `--threads`")?;
+    let version_args = checked(&mut top, "version_args", |arg| !arg.contains('\0'), "must not hold a NUL")?;
+    top.end()?;
+    Ok(Kind { name, protocol, program, backends, args, env, env_allow, args_allow, version_args })
+}
+
+/// Whether `name` may be a kind's: `[a-z0-9][a-z0-9-]{0,63}`.
+pub fn is_kind_name(name: &str) -> bool {
+    (1..=KIND_NAME_BYTES_MAX).contains(&name.len())
+        && !name.starts_with('-')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Whether `name` may be the name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`.
+pub(super) fn is_env_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn is_env_pattern(pattern: &str) -> bool {
+    let rest = pattern.strip_suffix('*').or(pattern.strip_prefix('*')).unwrap_or(pattern);
+    !pattern.is_empty() && (rest.is_empty() || rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+}
+
+fn is_option(option: &str) -> bool {
+    option.starts_with('-')
+        && option.trim_start_matches('-').starts_with(|c: char| c.is_ascii_alphabetic())
+        && option.bytes().all(|b| b.is_ascii_graphic() && b != b'=')
+}
+
+fn protocol(top: &mut Object) -> Result<Protocol, Mistake> {
+    let word = top.required_text("protocol")?;
+    let probe = top.object("probe")?;
+    match (word.as_str(), probe) {
+        ("native", None) => Ok(Protocol::Native),
+        ("native", Some(_)) => Err(top.mistake("probe", "belongs to protocol `probe` only")),
+        ("probe", Some(mut fields)) => read_probe(&mut fields).map(Protocol::Probe),
+        ("probe", None) => Err(top.mistake("probe", "is missing")),
+        _ => Err(top.mistake("protocol", "must be `native` or `probe`")),
+    }
+}
+
+fn read_probe(fields: &mut Object) -> Result<Probe, Mistake> {
+    let path = url_path(fields)?;
+    let mut time = |name, default, range| match fields.text(name)? {
+        None => Ok(default),
+        Some(text) => duration::parse_in(&text, range).map_err(|message| fields.mistake(name, message)),
+    };
+    let interval = time("interval", INTERVAL_DEFAULT, &PROBE_INTERVAL)?;
+    let timeout = time("timeout", TIMEOUT_DEFAULT, &PROBE_TIMEOUT)?;
+    let busy = fields.object("busy")?.map(read_busy).transpose()?;
+    fields.end()?;
+    Ok(Probe { path, interval, timeout, busy })
+}
+
+fn read_busy(mut fields: Object) -> Result<Busy, Mistake> {
+    let path = url_path(&mut fields)?;
+    let (count, sum) = (fields.text("count")?, fields.text("sum")?);
+    fields.end()?;
+    match (count, sum) {
+        (Some(field), None) if !field.is_empty() => Ok(Busy::Count { path, field }),
+        (Some(_), None) => Err(fields.mistake("count", "must name a field of the array's elements")),
+        (None, Some(metric)) if is_metric(&metric) => Ok(Busy::Sum { path, metric }),
+        (None, Some(_)) => Err(fields.mistake("sum", "must be the name of a Prometheus gauge")),
+        _ => Err(fields.mistake("count", "or `sum`, one of the two, must be there")),
+    }
+}
+
+fn is_metric(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == ':')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
+}
+
+fn url_path(fields: &mut Object) -> Result<String, Mistake> {
+    let path = fields.required_text("path")?;
+    if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        Ok(path)
+    } else {
+        Err(fields.mistake("path", "must be the path of a URL, like `/health`"))
+    }
+}
+
+fn program(top: &mut Object) -> Result<PathBuf, Mistake> {
+    let program = top.required_text("program")?;
+    if program.is_empty() || program.ends_with('/') || program.contains('\0') {
+        return Err(top.mistake("program", "must be a file, or a name that is looked for on PATH"));
+    }
+    Ok(program.into())
+}
+
+fn backends(top: &mut Object) -> Result<Vec<Backend>, Mistake> {
+    let words = top.texts("backends")?.ok_or_else(|| top.mistake("backends", "is missing"))?;
+    let mut backends = Vec::new();
+    for (index, word) in words.iter().enumerate() {
+        let field = || format!("backends[{index}]");
+        let Ok(backend) = word.parse() else {
+            return Err(Mistake::new(field(), "must be one of cpu, cuda, rocm, vulkan, metal"));
+        };
+        if backends.contains(&backend) {
+            return Err(Mistake::new(field(), "stands there twice"));
+        }
+        backends.push(backend);
+    }
+    if backends.is_empty() { Err(top.mistake("backends", "must name at least one")) } else { Ok(backends) }
+}
+
+fn env(top: &mut Object) -> Result<BTreeMap<String, Template>, Mistake> {
+    let Some(mut fields) = top.object("env")? else { return Ok(BTreeMap::new()) };
+    let mut env = BTreeMap::new();
+    for name in fields.names() {
+        if !is_env_name(&name) {
+            return Err(fields.mistake(&name, "must be [A-Za-z_][A-Za-z0-9_]*"));
+        }
+        let value = fields.required_text(&name)?;
+        env.insert(name.clone(), template(&fields.path(&name), &value)?);
+    }
+    Ok(env)
+}
+
+fn templates(top: &Object, name: &str, args: Vec<String>) -> Result<Vec<Template>, Mistake> {
+    let args = args.iter().enumerate();
+    args.map(|(index, arg)| template(&format!("{}[{index}]", top.path(name)), arg)).collect()
+}
+
+fn template(field: &str, text: &str) -> Result<Template, Mistake> {
+    if text.contains('\0') {
+        return Err(Mistake::new(field, "must not hold a NUL"));
+    }
+    Template::parse(text).map_err(|unknown| {
+        let known: Vec<_> = PLACEHOLDERS.iter().map(|(name, _)| *name).collect();
+        Mistake::new(field, format!("has no placeholder {{{unknown}}}; there are {}", known.join(", ")))
+    })
+}
+
+fn checked(
+    top: &mut Object,
+    name: &str,
+    good: fn(&str) -> bool,
+    message: &str,
+) -> Result<Vec<String>, Mistake> {
+    let texts = top.texts(name)?.unwrap_or_default();
+    match texts.iter().position(|text| !good(text)) {
+        None => Ok(texts),
+        Some(index) => Err(Mistake::new(format!("{}[{index}]", top.path(name)), message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn good() -> Value {
+        json!({
+            "kind": "k", "protocol": "probe", "program": "k", "backends": ["cpu"], "args": ["--port", "{port}"],
+            "env": {"A": "{ctx}"}, "env_allow": ["LLAMA_ARG_*", "*_PROXY"], "args_allow": ["--threads", "-t"],
+            "probe": {"path": "/health", "interval": "1s", "timeout": "250ms", "busy": {"path": "/m", "sum": "a:b"}},
+            "version_args": ["--version"]
+        })
+    }
+
+    fn mistake_of(manifest: &Value) -> String {
+        parse(manifest.to_string().as_bytes()).expect_err("a mistake").to_string()
+    }
+
+    #[test]
+    fn a_whole_manifest_is_understood() {
+        let kind = parse(good().to_string().as_bytes()).expect("a good manifest");
+        assert_eq!((kind.name.as_str(), kind.backends.as_slice()), ("k", [Backend::Cpu].as_slice()));
+        let busy = Busy::Sum { path: "/m".to_owned(), metric: "a:b".to_owned() };
+        let probe = Probe {
+            path: "/health".to_owned(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_millis(250),
+            busy: Some(busy),
+        };
+        assert_eq!(kind.protocol, Protocol::Probe(probe));
+    }
+
+    #[test]
+    fn every_mistake_is_named_by_its_field() {
+        let cases = [
+            ("/kind", json!("K"), "kind: must be [a-z0-9][a-z0-9-]{0,63}"),
+            ("/kind", json!(7), "kind: must be a text"),
+            ("/protocol", json!("http"), "protocol: must be `native` or `probe`"),
+            ("/protocol", json!("native"), "probe: belongs to protocol `probe` only"),
+            ("/program", json!(""), "program: must be a file, or a name that is looked for on PATH"),
+            ("/program", json!("a\u{0}b"), "program: must be a file, or a name that is looked for on PATH"),
+            ("/backends", json!("cpu"), "backends: must be a list of texts"),
+            ("/backends", json!([]), "backends: must name at least one"),
+            (
+                "/backends",
+                json!(["cpu", "tpu"]),
+                "backends[1]: must be one of cpu, cuda, rocm, vulkan, metal",
+            ),
+            ("/backends", json!(["cpu", "cpu"]), "backends[1]: stands there twice"),
+            ("/args", json!(["a", 1]), "args[1]: must be a text"),
+            ("/env", json!([]), "env: must be an object"),
+            ("/env", json!({"1A": ""}), "env.1A: must be [A-Za-z_][A-Za-z0-9_]*"),
+            ("/env", json!({"a\nb": ""}), "env.a\\nb: must be [A-Za-z_][A-Za-z0-9_]*"),
+            ("/env", json!({"A": 1}), "env.A: must be a text"),
+            (
+                "/env_allow",
+                json!(["A*B"]),
+                "env_allow[0]: must be a name, with `*` for its beginning or its end",
+            ),
+            ("/args_allow", json!(["threads"]), "args_allow[0]: must be an option, like `--threads`"),
+            ("/args_allow", json!(["--a=1"]), "args_allow[0]: must be an option, like `--threads`"),
+            ("/probe", json!("x"), "probe: must be an object"),
+            ("/probe", json!({}), "probe.path: is missing"),
+            ("/probe/path", json!("health"), "probe.path: must be the path of a URL, like `/health`"),
+            ("/probe/path", json!("/a b"), "probe.path: must be the path of a URL, like `/health`"),
+            (
+                "/probe/interval",
+                json!("soon"),
+                "probe.interval: is no duration; write one like 250ms, 30s, 5m, 1h, or plain seconds",
+            ),
+            ("/probe/interval", json!("0s"), "probe.interval: is out of bounds; it must be from 50ms to 1h"),
+            ("/probe/timeout", json!("2h"), "probe.timeout: is out of bounds; it must be from 10ms to 1m"),
+            ("/probe/busy", json!({}), "probe.busy.path: is missing"),
+            (
+                "/probe/busy",
+                json!({"path": "/s"}),
+                "probe.busy.count: or `sum`, one of the two, must be there",
+            ),
+            (
+                "/probe/busy",
+                json!({"path": "/s", "sum": "a", "count": "b"}),
+                "probe.busy.count: or `sum`, one of the two, must be there",
+            ),
+            (
+                "/probe/busy",
+                json!({"path": "/s", "count": ""}),
+                "probe.busy.count: must name a field of the array's elements",
+            ),
+            (
+                "/probe/busy",
+                json!({"path": "/s", "sum": "a b"}),
+                "probe.busy.sum: must be the name of a Prometheus gauge",
+            ),
+            (
+                "/probe/busy",
+                json!({"path": "/s", "sum": "a", "x": 1}),
+                "probe.busy.x: is no field of a manifest",
+            ),
+        ];
+        for (pointer, value, expected) in cases {
+            let mut manifest = good();
+            *manifest.pointer_mut(pointer).expect("the field is there") = value;
+            assert_eq!(mistake_of(&manifest), expected);
+        }
+    }
+
+    #[test]
+    fn an_unknown_placeholder_is_named_with_those_there_are() {
+        let mut manifest = good();
+        manifest["args"] = json!(["--port", "--x={prot}"]);
+        let message = mistake_of(&manifest);
+        assert!(
+            message.starts_with("args[1]: has no placeholder {prot}; there are worker_id, model_path,"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn what_must_be_there_is_missed_and_nothing_else() {
+        for name in ["kind", "protocol", "program", "backends", "args", "probe"] {
+            let mut manifest = good();
+            manifest.as_object_mut().expect("an object").remove(name);
+            assert_eq!(mistake_of(&manifest), format!("{name}: is missing"));
+        }
+        let native = br#"{"backends":["cuda"],"program":"/opt/w","protocol":"native","kind":"w"}"#;
+        assert!(parse(native).is_ok_and(|kind| kind.args.is_empty()));
+    }
+
+    #[test]
+    fn unknown_repeated_and_broken_json_is_refused() {
+        let mut manifest = good();
+        manifest["prgram"] = json!("x");
+        assert_eq!(mistake_of(&manifest), "prgram: is no field of a manifest");
+        let message = |bytes: &[u8]| parse(bytes).expect_err("a mistake").to_string();
+        assert_eq!(message(b"[]"), "must be a JSON object");
+        assert!(
+            message(b"{\"kind\":\"a\",\n\"kind\":\"b\"}")
+                .contains("`kind` stands there twice at line 2 column")
+        );
+        assert!(message(b"{\n\"kind\" 1}").contains("at line 2 column 8"), "{}", message(b"{\n\"kind\" 1}"));
+        assert!(message(b"{}{}").contains("trailing characters"));
+        assert!(message(b"\xff").contains("no valid JSON"));
+        assert!(message("[".repeat(100_000).as_bytes()).contains("recursion limit"));
+    }
+
+    #[test]
+    fn a_file_is_named_with_its_mistake() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("k.json");
+        let message = || read(&file).expect_err("a mistake").to_string();
+        assert!(message().contains("k.json: cannot be read: No such file"), "{}", message());
+        std::fs::write(&file, vec![b' '; MANIFEST_BYTES_MAX as usize + 1]).expect("written");
+        assert!(message().ends_with("k.json: is larger than 262144 bytes"), "{}", message());
+        std::fs::write(&file, "{}").expect("written");
+        assert!(message().ends_with("k.json: kind: is missing"), "{}", message());
+    }
+
+    #[test]
+    fn a_relative_program_lies_beside_its_manifest() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("k.json");
+        for (program, expected) in
+            [("bin/w", dir.path().join("bin/w")), ("/opt/w", "/opt/w".into()), ("w", "w".into())]
+        {
+            let mut manifest = good();
+            manifest["program"] = json!(program);
+            std::fs::write(&file, manifest.to_string()).expect("written");
+            assert_eq!(read(&file).expect("a good manifest").program, expected);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Arguments with placeholders: parsed once, filled in at each launch.
+
+use std::ffi::{OsStr, OsString};
+
+use super::command::Values;
+use super::{Piece, Placeholder, Template};
+use crate::id::{Backend, Device};
+
+/// What `{gpu_layers}` is on a GPU: more layers than any model has, hence all of them.
+const ALL_LAYERS: &str = "999";
+
+/// Each placeholder with its name between the braces.
+pub const PLACEHOLDERS: [(&str, Placeholder); 12] = [
+    ("worker_id", Placeholder::WorkerId),
+    ("model_path", Placeholder::ModelPath),
+    ("model_ref", Placeholder::ModelRef),
+    ("backend", Placeholder::Backend),
+    ("device", Placeholder::Device),
+    ("device_index", Placeholder::DeviceIndex),
+    ("host", Placeholder::Host),
+    ("port", Placeholder::Port),
+    ("hive_url", Placeholder::HiveUrl),
+    ("ctx", Placeholder::Ctx),
+    ("parallel", Placeholder::Parallel),
+    ("gpu_layers", Placeholder::GpuLayers),
+];
+
+impl Template {
+    /// Parses `text`: a name between braces (`{port}`) is a placeholder, any other brace is itself, so
+    /// that JSON needs no escapes.
+    ///
+    /// # Errors
+    /// The name of a placeholder that does not exist.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(open) = rest.find('{') {
+            let (before, braced) = rest.split_at(open);
+            plain.push_str(before);
+            let Some(name) = braced[1..].split_once('}').map(|(name, _)| name).filter(|n| is_name(n)) else {
+                plain.push('{');
+                rest = &braced[1..];
+                continue;
+            };
+            let Some(&(_, value)) = PLACEHOLDERS.iter().find(|(known, _)| *known == name) else {
+                return Err(name.to_owned());
+            };
+            if !plain.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut plain)));
+            }
+            pieces.push(Piece::Value(value));
+            rest = &braced[name.len() + 2..];
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            pieces.push(Piece::Text(plain));
+        }
+        Ok(Self(pieces))
+    }
+
+    /// The text with each placeholder replaced. What a value contains is not looked at again: a file
+    /// called `{port}` stays that file.
+    pub fn fill(&self, values: &Values<'_>) -> OsString {
+        let mut filled = OsString::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => filled.push(text),
+                Piece::Value(placeholder) => filled.push(value_of(*placeholder, values)),
+            }
+        }
+        filled
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn value_of(placeholder: Placeholder, values: &Values<'_>) -> OsString {
+    let on_cpu = values.device == Device::Cpu || values.backend == Backend::Cpu;
+    match placeholder {
+        Placeholder::WorkerId => values.worker_id.as_str().into(),
+        Placeholder::ModelPath => values.model_path.into(),
+        Placeholder::ModelRef => values.model_ref.into(),
+        Placeholder::Backend => values.backend.as_str().into(),
+        Placeholder::Device => values.device.to_string().into(),
+        Placeholder::DeviceIndex => match values.device {
+            Device::Cpu => OsString::new(),
+            Device::Gpu(index) => index.to_string().into(),
+        },
+        Placeholder::Host => values.host.into(),
+        Placeholder::Port => values.port.to_string().into(),
+        Placeholder::HiveUrl => values.hive_url.into(),
+        Placeholder::Ctx => values.ctx.to_string().into(),
+        Placeholder::Parallel => values.parallel.to_string().into(),
+        Placeholder::GpuLayers => OsStr::new(if on_cpu { "0" } else { ALL_LAYERS }).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_values_alternate() {
+        let template = Template::parse("http://{host}:{port}/x").expect("known names");
+        assert_eq!(
+            template.0,
+            [
+                Piece::Text("http://".into()),
+                Piece::Value(Placeholder::Host),
+                Piece::Text(":".into()),
+                Piece::Value(Placeholder::Port),
+                Piece::Text("/x".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_placeholder_is_named() {
+        assert_eq!(Template::parse("--x={prot}"), Err("prot".to_owned()));
+        assert_eq!(Template::parse("{Port}"), Err("Port".to_owned()));
+    }
+
+    #[test]
+    fn other_braces_are_text() {
+        for text in ["", "{", "}", "{}", "{ port}", r#"{"a":{"b":1}}"#, "a{b", "${", "{é}"] {
+            let pieces = Template::parse(text).expect("no placeholder").0;
+            let plain = if text.is_empty() { vec![] } else { vec![Piece::Text(text.to_owned())] };
+            assert_eq!(pieces, plain, "{text}");
+        }
+        let nested = Template::parse("{{port}}").expect("a known name").0;
+        assert_eq!(nested.len(), 3);
+    }
+}

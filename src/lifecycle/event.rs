@@ -1,0 +1,275 @@
+//! All that can happen to a fleet, and all that it can ask for. Data only.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{Backend, Device, Pgid, Run, Token, WorkerId};
+use crate::kinds::Kind;
+
+/// What a worker is to be, decided when it is admitted and the same for each of its runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// How to launch and probe it.
+    pub kind: Arc<Kind>,
+    /// The model as it was asked for.
+    pub model_ref: String,
+    /// The model on disk: a GGUF or a snapshot's folder.
+    pub model_path: PathBuf,
+    /// What computes.
+    pub backend: Backend,
+    /// Where.
+    pub device: Device,
+    /// Context tokens, shared by all slots.
+    pub ctx: u32,
+    /// Slots.
+    pub parallel: u32,
+    /// The port to take if it is free.
+    pub port_hint: Option<u16>,
+    /// Further environment, checked.
+    pub env: Vec<(String, String)>,
+    /// Further arguments, checked.
+    pub extra_args: Vec<String>,
+}
+
+/// How the leader of a worker's group ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By itself.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// Why a launch came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaunchError {
+    /// Somebody listens on the port already.
+    PortTaken,
+    /// The program cannot be started; for a person, without paths.
+    Failed(String),
+}
+
+/// What a worker's process tree has used so far: if none of it changes, nothing goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Resident memory of the tree.
+    pub rss_bytes: u64,
+    /// What it read, from disk or cache.
+    pub read_bytes: u64,
+    /// Length of its log.
+    pub log_bytes: u64,
+}
+
+/// What a health probe found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    /// 200 from the worker's own process tree.
+    Ready,
+    /// Refused or 503.
+    Loading,
+    /// Anything else: another status, garbage, silence.
+    NotReady,
+    /// 200, but from a process that is not the worker's: it lost the race for its port.
+    Foreign,
+}
+
+/// What came in. Everything of a run names it; an older run's is dropped.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Nothing: look at the deadlines.
+    Tick,
+    /// The machine or the process stood still for so long: what was due meanwhile by silence is not.
+    Slept(Duration),
+    /// The process runs, watched by `exits`.
+    Launched {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// Leader and group.
+        pgid: Pgid,
+    },
+    /// The process was not started.
+    LaunchFailed {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// Why.
+        error: LaunchError,
+    },
+    /// The leader has ended; the rest of its group is being killed.
+    Exited {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// How.
+        status: ExitStatus,
+    },
+    /// No living process has the group any more; comes after `Exited`.
+    GroupDead {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+    },
+    /// The last lines of the log, asked for by [`DiskJob::ReadLogTail`].
+    LogTail {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// At most [`crate::limits::EXIT_LOG_LINES`].
+        lines: Vec<String>,
+    },
+    /// A health probe was answered, or was not.
+    Probed {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// What it found.
+        probed: Probed,
+    },
+    /// The busy question was answered; `None`: not in time, or not understood.
+    Counted {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// Requests that run.
+        running: Option<u32>,
+    },
+    /// `POST /v1/shutdown` was answered (`accepted`: with 2xx) or failed.
+    AskedToExit {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// Whether it will go by itself.
+        accepted: bool,
+    },
+    /// The tree was looked at.
+    Measured {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// What it used.
+        usage: Usage,
+    },
+}
+
+/// Signals that a worker gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM to the group.
+    Term,
+    /// SIGKILL to the group.
+    Kill,
+}
+
+/// What the fleet asks the rest of the hive to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// For the thread that starts workers and may touch the disk.
+    Disk(DiskJob),
+    /// Signal the whole group. Never answered; `Exited` and `GroupDead` come when they come.
+    Signal {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// Which signal.
+        signal: Signal,
+    },
+    /// For the thread that talks with workers.
+    Worker(WorkerJob),
+}
+
+/// What may have to wait for a disk.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DiskJob {
+    /// Start the process; answered by `Launched` or `LaunchFailed`.
+    Launch(LaunchJob),
+    /// Read the end of the log; answered by `LogTail`.
+    ReadLogTail {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+    },
+    /// The log is over its bound: move it aside. Not answered.
+    RotateLog {
+        /// Which worker.
+        id: WorkerId,
+    },
+    /// The worker is forgotten: remove its log. Not answered.
+    DeleteLog {
+        /// Which worker.
+        id: WorkerId,
+    },
+}
+
+/// What is asked of a worker, or about it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkerJob {
+    /// Ask the health question once; answered by `Probed`.
+    Probe(ProbeJob),
+    /// Ask the busy question once; answered by `Counted`.
+    Count(ProbeJob),
+    /// `POST /v1/shutdown` with the worker's own token; answered by `AskedToExit`.
+    AskToExit {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// Where it listens.
+        port: u16,
+        /// What opens it.
+        token: Token,
+    },
+    /// Look at the process tree; answered by `Measured`.
+    Measure {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// Its group.
+        pgid: Pgid,
+    },
+}
+
+/// All that one launch needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaunchJob {
+    /// Which worker.
+    pub id: WorkerId,
+    /// Which launch.
+    pub run: Run,
+    /// What it is to be.
+    pub plan: Arc<Plan>,
+    /// Where it is to listen.
+    pub port: u16,
+    /// What opens `ready` and `heartbeat` for it.
+    pub token: Token,
+}
+
+/// All that one probe needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeJob {
+    /// Which worker.
+    pub id: WorkerId,
+    /// Which launch.
+    pub run: Run,
+    /// How to ask.
+    pub kind: Arc<Kind>,
+    /// Where it listens.
+    pub port: u16,
+    /// Its group.
+    pub pgid: Pgid,
+    /// Whether the listening socket must be shown to belong to the worker's process tree.
+    pub check_owner: bool,
+}

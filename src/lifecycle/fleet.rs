@@ -1,0 +1,600 @@
+//! All workers of a hive: the only place that matches on a worker's state and on what happened to it.
+//!
+//! Invariants:
+//! - no two workers share a port, and a port is free again only when the group that had it is dead;
+//! - a worker is listed until nothing of its process is left;
+//! - what is overdue fires before anything that came in is looked at;
+//! - news of an older run changes nothing;
+//! - each change that can be seen is told once, in order ([`Fleet::take_news`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::api::{ReportedHealth, WorkerHealth};
+use crate::id::{Entropy, Run, Token, WorkerId};
+use crate::kinds::Protocol;
+use crate::limits::{
+    CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, WORKERS_MAX,
+};
+
+use super::Policy;
+use super::any::AnyWorker;
+pub use super::any::Beat;
+use super::event::{DiskJob, Effect, Event, LaunchError, Plan};
+use super::ports::Ports;
+pub use super::state::Effects;
+use super::state::{Slots, Spawning, StopReason, Stopping, Worker};
+pub use super::view::View;
+
+/// The workers of a hive.
+pub struct Fleet {
+    policy: Policy,
+    entropy: Box<dyn Entropy>,
+    ports: Ports,
+    workers: BTreeMap<WorkerId, AnyWorker>,
+    gone: VecDeque<Gone>,
+    keys: VecDeque<Key>,
+    cascade: Option<Cascade>,
+    news: Vec<View>,
+    touched: Vec<View>,
+}
+
+struct Gone {
+    view: View,
+    forget_at: Instant,
+}
+
+struct Key {
+    key: String,
+    id: WorkerId,
+    forget_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cascade {
+    kill_at: Instant,
+}
+
+/// A spawn that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// The worker as it is now.
+    pub view: View,
+    /// Whether the same `Idempotency-Key` had asked for it before.
+    pub again: bool,
+}
+
+/// Why a spawn is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdmitError {
+    /// The cascade runs.
+    ShuttingDown,
+    /// [`WORKERS_MAX`] live.
+    TooManyWorkers,
+    /// All ports of the range are taken.
+    NoFreePort,
+}
+
+/// Why a callback or a stop is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskError {
+    /// No such worker lives.
+    NotFound,
+    /// The worker's state, or its kind's protocol, does not allow it.
+    State,
+    /// It comes from a launch that is over.
+    OldRun,
+}
+
+impl Fleet {
+    /// A fleet without workers, with `ports` to give.
+    pub fn new(policy: Policy, ports: RangeInclusive<u16>, entropy: Box<dyn Entropy>) -> Self {
+        Self {
+            policy,
+            entropy,
+            ports: Ports::new(ports),
+            workers: BTreeMap::new(),
+            gone: VecDeque::new(),
+            keys: VecDeque::new(),
+            cascade: None,
+            news: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// Admits a worker and launches it. `usable` says whether nobody else listens on a port. The same `key`
+    /// within [`IDEMPOTENCY_KEEP`] gives the same worker, also after its end.
+    ///
+    /// # Errors
+    /// As [`AdmitError`] says; nothing is reserved then.
+    pub fn spawn(
+        &mut self,
+        plan: Plan,
+        key: Option<String>,
+        now: Instant,
+        usable: &mut dyn FnMut(u16) -> bool,
+    ) -> (Result<Admitted, AdmitError>, Effects) {
+        let mut out = self.fire(now);
+        self.keys.retain(|key| key.forget_at > now);
+        if let Some(known) = key.as_ref().and_then(|key| self.keys.iter().find(|known| known.key == *key))
+            && let Some(view) = self.view(&known.id)
+        {
+            return (Ok(Admitted { view, again: true }), out);
+        }
+        let admitted = self.admit(plan, now, usable, &mut out);
+        if let (Ok(admitted), Some(key)) = (&admitted, key) {
+            if self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
+                self.keys.pop_front();
+            }
+            let (id, forget_at) = (admitted.view.id.clone(), now + IDEMPOTENCY_KEEP);
+            self.keys.push_back(Key { key, id, forget_at });
+        }
+        (admitted, out)
+    }
+
+    fn admit(
+        &mut self,
+        plan: Plan,
+        now: Instant,
+        usable: &mut dyn FnMut(u16) -> bool,
+        out: &mut Effects,
+    ) -> Result<Admitted, AdmitError> {
+        if self.cascade.is_some() {
+            return Err(AdmitError::ShuttingDown);
+        }
+        if self.workers.len() >= WORKERS_MAX {
+            return Err(AdmitError::TooManyWorkers);
+        }
+        let lease = self.ports.take(plan.port_hint, now, usable).ok_or(AdmitError::NoFreePort)?;
+        let id = self.fresh_id();
+        let token = Token::random(&mut *self.entropy);
+        let worker = Worker::admitted(id, Arc::new(plan), lease, token, out);
+        let view = worker.view();
+        self.news.push(view.clone());
+        self.workers.insert(view.id.clone(), AnyWorker::Spawning(worker));
+        Ok(Admitted { view, again: false })
+    }
+
+    fn fresh_id(&mut self) -> WorkerId {
+        loop {
+            let id = WorkerId::random(&mut *self.entropy);
+            if self.view(&id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    /// A native worker has bound its port and loaded its model. `run` is the launch whose token it showed,
+    /// if it showed one.
+    ///
+    /// # Errors
+    /// If no such worker lives, it is of another launch, or its state or kind does not allow it.
+    pub fn ready(
+        &mut self,
+        id: &WorkerId,
+        run: Option<Run>,
+        slots_total: Option<u32>,
+        now: Instant,
+    ) -> (Result<(), AskError>, Effects) {
+        self.ask(id, run, now, |worker, fleet, _out| {
+            if worker.plan().kind.protocol != Protocol::Native {
+                return (Err(AskError::State), worker);
+            }
+            let total = slots_total.unwrap_or(worker.plan().parallel);
+            let slots = Slots { total, available: total };
+            match worker {
+                AnyWorker::Spawning(mut spawning) => {
+                    if spawning.ready_early(slots) {
+                        return (Ok(()), AnyWorker::Spawning(spawning));
+                    }
+                    match spawning.ready(slots, now, &fleet.policy) {
+                        Ok(ready) => (Ok(()), AnyWorker::Ready(ready)),
+                        Err(same) => (Err(AskError::State), AnyWorker::Spawning(same)),
+                    }
+                }
+                serving @ (AnyWorker::Ready(_) | AnyWorker::Busy(_)) => (Ok(()), serving),
+                stopping @ AnyWorker::Stopping(_) => (Err(AskError::State), stopping),
+            }
+        })
+    }
+
+    /// A native worker says that it lives.
+    ///
+    /// # Errors
+    /// If no such worker lives, it is of another launch, or its kind is asked instead.
+    pub fn beat(
+        &mut self,
+        id: &WorkerId,
+        run: Option<Run>,
+        beat: Beat,
+        now: Instant,
+    ) -> (Result<(), AskError>, Effects) {
+        self.ask(id, run, now, |mut worker, fleet, out| {
+            if worker.plan().kind.protocol != Protocol::Native {
+                return (Err(AskError::State), worker);
+            }
+            let health = match beat.health {
+                ReportedHealth::Healthy => WorkerHealth::Healthy,
+                ReportedHealth::Degraded => WorkerHealth::Degraded,
+            };
+            if let Some((facts, serving)) = worker.serving_mut() {
+                serving.heard(facts, health, now, &fleet.policy, out);
+            }
+            (Ok(()), worker.settle(|slots| beat.slots(slots), now))
+        })
+    }
+
+    /// Stops a worker; with `force` by SIGKILL at once. Stopping one that stops already only makes it faster.
+    ///
+    /// # Errors
+    /// If no such worker lives.
+    pub fn stop(&mut self, id: &WorkerId, force: bool, now: Instant) -> (Result<(), AskError>, Effects) {
+        let grace = if force { Duration::ZERO } else { self.policy.grace };
+        self.ask(id, None, now, |worker, _, out| (Ok(()), worker.stop(StopReason::Asked, now, grace, out)))
+    }
+
+    /// Stops all workers at once and refuses new ones; a second call, or `force`, only makes it faster.
+    /// Gives how many there are to stop.
+    pub fn cascade(&mut self, force: bool, now: Instant) -> (usize, Effects) {
+        let mut out = self.fire(now);
+        let grace = if force { Duration::ZERO } else { self.policy.grace };
+        let kill_at = self.cascade.map_or(now + grace, |cascade| cascade.kill_at.min(now + grace));
+        self.cascade = Some(Cascade { kill_at });
+        let ids: Vec<WorkerId> = self.workers.keys().cloned().collect();
+        let count = ids.len();
+        for id in ids {
+            self.change(&id, now, &mut out, |worker, _, out| {
+                worker.stop(StopReason::Cascade, now, kill_at.saturating_duration_since(now), out)
+            });
+        }
+        (count, out)
+    }
+
+    /// Takes in what happened.
+    pub fn on(&mut self, event: Event, now: Instant) -> Effects {
+        if let Event::Slept(gap) = event {
+            self.slept(gap);
+        }
+        let mut out = self.fire(now);
+        match event {
+            Event::Tick | Event::Slept(_) => {}
+            Event::LogTail { id, run, lines } => self.tail_read(&id, run, lines, now, &mut out),
+            Event::Launched { id, run, pgid } => {
+                self.event(&id, run, now, &mut out, |worker, fleet, out| match worker {
+                    AnyWorker::Spawning(spawning) => spawning.launched(pgid, now, &fleet.policy).into(),
+                    AnyWorker::Stopping(mut stopping) => {
+                        stopping.launched(pgid, now, out);
+                        AnyWorker::Stopping(stopping)
+                    }
+                    serving => serving,
+                });
+            }
+            Event::LaunchFailed { id, run, error } => {
+                self.event(&id, run, now, &mut out, |worker, fleet, _out| match worker {
+                    AnyWorker::Spawning(spawning) => {
+                        let jitter = fleet.jitter();
+                        match error {
+                            LaunchError::PortTaken => spawning.port_taken(now, &fleet.policy, jitter),
+                            LaunchError::Failed(message) => {
+                                spawning.launch_failed(message, now, &fleet.policy, jitter)
+                            }
+                        }
+                        .into()
+                    }
+                    AnyWorker::Stopping(mut stopping) => {
+                        stopping.launch_failed();
+                        AnyWorker::Stopping(stopping)
+                    }
+                    serving => serving,
+                });
+            }
+            Event::Exited { id, run, status } => {
+                self.event(&id, run, now, &mut out, |worker, fleet, out| {
+                    let jitter = fleet.jitter();
+                    match worker {
+                        AnyWorker::Spawning(w) => w.exited(status, now, &fleet.policy, jitter, out).into(),
+                        AnyWorker::Ready(w) => w.exited(status, now, &fleet.policy, jitter, out).into(),
+                        AnyWorker::Busy(w) => w.exited(status, now, &fleet.policy, jitter, out).into(),
+                        AnyWorker::Stopping(mut stopping) => {
+                            stopping.exited(status, now, out);
+                            AnyWorker::Stopping(stopping)
+                        }
+                    }
+                });
+            }
+            Event::GroupDead { id, run } => {
+                self.event(&id, run, now, &mut out, |mut worker, _, _out| {
+                    match &mut worker {
+                        AnyWorker::Spawning(spawning) => spawning.group_dead(),
+                        AnyWorker::Stopping(stopping) => stopping.group_dead(),
+                        AnyWorker::Ready(_) | AnyWorker::Busy(_) => {}
+                    }
+                    worker
+                });
+            }
+            Event::Probed { id, run, probed } => {
+                self.event(&id, run, now, &mut out, |mut worker, fleet, out| {
+                    if let Some((facts, serving)) = worker.serving_mut() {
+                        let hearing = serving.probed(facts, probed, now, &fleet.policy, out);
+                        return worker.unless_deaf(hearing, out);
+                    }
+                    match worker {
+                        AnyWorker::Spawning(w) => w.probed(probed, now, &fleet.policy, out).into(),
+                        other => other,
+                    }
+                });
+            }
+            Event::Counted { id, run, running } => {
+                self.event(&id, run, now, &mut out, |mut worker, _, _out| {
+                    if let Some((facts, serving)) = worker.serving_mut() {
+                        serving.counted(facts, now);
+                    }
+                    let Some(running) = running else {
+                        worker.may_work(now);
+                        return worker;
+                    };
+                    let available = |slots: Slots| slots.total.saturating_sub(running);
+                    worker.settle(|slots| Slots { available: available(slots), ..slots }, now)
+                });
+            }
+            Event::AskedToExit { id, run, accepted } => {
+                self.event(&id, run, now, &mut out, |mut worker, _, out| {
+                    if let (AnyWorker::Stopping(stopping), false) = (&mut worker, accepted) {
+                        stopping.refused(out);
+                    }
+                    worker
+                });
+            }
+            Event::Measured { id, run, usage } => {
+                self.event(&id, run, now, &mut out, |mut worker, fleet, out| {
+                    if let AnyWorker::Spawning(w) = &mut worker {
+                        w.measured(usage, now, &fleet.policy, out);
+                    } else if let Some((facts, _)) = worker.serving_mut() {
+                        facts.measured(usage, out);
+                    }
+                    worker
+                });
+            }
+        }
+        out
+    }
+
+    /// When [`Fleet::on`] is to be called at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let workers = self.workers.values().filter_map(|worker| worker.deadline(&self.policy));
+        let gone = self.gone.front().map(|gone| gone.forget_at);
+        let cascade = self.cascade.map(|cascade| cascade.kill_at + CASCADE_KILL_WAIT);
+        workers.chain(gone).chain(cascade).min()
+    }
+
+    /// Whether the cascade is over: nothing lives, or what lives did not die of SIGKILL in time.
+    pub fn is_done(&self, now: Instant) -> bool {
+        self.cascade
+            .is_some_and(|cascade| self.workers.is_empty() || cascade.kill_at + CASCADE_KILL_WAIT <= now)
+    }
+
+    /// Whether the cascade has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.cascade.is_some()
+    }
+
+    /// How many workers live.
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Whether none lives.
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// How many ports are leased.
+    pub fn ports_leased(&self) -> usize {
+        self.ports.leased()
+    }
+
+    /// The worker called `id`, also for a while after its end.
+    pub fn view(&self, id: &WorkerId) -> Option<View> {
+        let living = self.workers.get(id).map(AnyWorker::view);
+        living.or_else(|| self.gone.iter().find(|gone| gone.view.id == *id).map(|gone| gone.view.clone()))
+    }
+
+    /// All workers that live, by name.
+    pub fn views(&self) -> impl Iterator<Item = View> + '_ {
+        self.workers.values().map(AnyWorker::view)
+    }
+
+    /// Names of those that ended and are still known.
+    pub fn gone_ids(&self) -> impl Iterator<Item = &WorkerId> + '_ {
+        self.gone.iter().map(|gone| &gone.view.id)
+    }
+
+    /// The changes since the last call, oldest first: each is what a follower of events gets.
+    pub fn take_news(&mut self) -> Vec<View> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Workers that only moved in what moves all the time since the last call.
+    pub fn take_touched(&mut self) -> Vec<View> {
+        std::mem::take(&mut self.touched)
+    }
+
+    fn ask<R>(
+        &mut self,
+        id: &WorkerId,
+        run: Option<Run>,
+        now: Instant,
+        step: impl FnOnce(AnyWorker, &mut Self, &mut Effects) -> (Result<R, AskError>, AnyWorker),
+    ) -> (Result<R, AskError>, Effects) {
+        let mut out = self.fire(now);
+        let mut answer = Err(AskError::NotFound);
+        self.change(id, now, &mut out, |worker, fleet, out| {
+            if run.is_some_and(|run| run != worker.run()) {
+                answer = Err(AskError::OldRun);
+                return worker;
+            }
+            let (result, worker) = step(worker, fleet, out);
+            answer = result;
+            worker
+        });
+        (answer, out)
+    }
+
+    fn event(
+        &mut self,
+        id: &WorkerId,
+        run: Run,
+        now: Instant,
+        out: &mut Effects,
+        step: impl FnOnce(AnyWorker, &mut Self, &mut Effects) -> AnyWorker,
+    ) {
+        self.change(
+            id,
+            now,
+            out,
+            |worker, fleet, out| {
+                if worker.run() == run { step(worker, fleet, out) } else { worker }
+            },
+        );
+    }
+
+    /// Takes a worker through `step` and tells what can be seen of it.
+    fn change(
+        &mut self,
+        id: &WorkerId,
+        now: Instant,
+        out: &mut Effects,
+        step: impl FnOnce(AnyWorker, &mut Self, &mut Effects) -> AnyWorker,
+    ) {
+        let Some(worker) = self.workers.remove(id) else { return };
+        let before = worker.view();
+        let worker = step(worker, self, out);
+        let after = worker.view();
+        if after.differs(&before) {
+            self.news.push(after);
+        } else if after != before {
+            self.touched.push(after);
+        }
+        match worker {
+            AnyWorker::Stopping(stopping) if stopping.is_over() => self.bury(stopping, now, out),
+            living => {
+                self.workers.insert(id.clone(), living);
+            }
+        }
+    }
+
+    fn bury(&mut self, stopping: Worker<Stopping>, now: Instant, out: &mut Effects) {
+        let (view, lease) = stopping.bury();
+        self.ports.give_back(lease);
+        self.news.push(view.clone());
+        self.gone.push_back(Gone { view, forget_at: now + GONE_KEEP });
+        if self.gone.len() > GONE_MAX {
+            self.forget_first(out);
+        }
+    }
+
+    fn forget_first(&mut self, out: &mut Effects) {
+        if let Some(gone) = self.gone.pop_front() {
+            self.keys.retain(|key| key.id != gone.view.id);
+            out.push(Effect::Disk(DiskJob::DeleteLog { id: gone.view.id }));
+        }
+    }
+
+    /// The end of the log belongs to the run that ended, which may not be the present one any more.
+    fn tail_read(&mut self, id: &WorkerId, run: Run, lines: Vec<String>, now: Instant, out: &mut Effects) {
+        self.event(id, run, now, out, |mut worker, _, _out| {
+            if let Some(end) = worker.end_mut() {
+                end.log = lines;
+            }
+            if let AnyWorker::Stopping(stopping) = &mut worker {
+                stopping.tail_read();
+            }
+            worker
+        });
+    }
+
+    fn slept(&mut self, gap: Duration) {
+        for worker in self.workers.values_mut() {
+            match worker {
+                AnyWorker::Spawning(w) => w.slept(gap),
+                AnyWorker::Ready(w) => w.slept(gap),
+                AnyWorker::Busy(w) => w.slept(gap),
+                AnyWorker::Stopping(_) => {}
+            }
+        }
+    }
+
+    /// Fires all that is due.
+    fn fire(&mut self, now: Instant) -> Effects {
+        let mut out = Vec::new();
+        let due: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.deadline(&self.policy).is_some_and(|at| at <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            self.change(&id, now, &mut out, |worker, fleet, out| fleet.tick(worker, now, out));
+        }
+        while self.gone.front().is_some_and(|gone| gone.forget_at <= now) {
+            self.forget_first(&mut out);
+        }
+        out
+    }
+
+    fn tick(&mut self, worker: AnyWorker, now: Instant, out: &mut Effects) -> AnyWorker {
+        match worker {
+            AnyWorker::Spawning(spawning) => match spawning.relaunch_due(now) {
+                Some(move_port) => self.relaunch(spawning, move_port, now, out),
+                None => AnyWorker::Spawning(spawning.tick(now, &self.policy, out)),
+            },
+            AnyWorker::Ready(ready) if ready.idle_at(&self.policy).is_some_and(|at| at <= now) => {
+                AnyWorker::Stopping(ready.stop(StopReason::Idle, now, self.policy.grace, out))
+            }
+            mut worker @ (AnyWorker::Ready(_) | AnyWorker::Busy(_)) => {
+                let Some((facts, serving)) = worker.serving_mut() else { return worker };
+                let hearing = serving.tick(facts, now, &self.policy, out);
+                worker.unless_deaf(hearing, out)
+            }
+            AnyWorker::Stopping(mut stopping) => {
+                stopping.tick(now, out);
+                AnyWorker::Stopping(stopping)
+            }
+        }
+    }
+
+    fn relaunch(
+        &mut self,
+        spawning: Worker<Spawning>,
+        move_port: bool,
+        now: Instant,
+        out: &mut Effects,
+    ) -> AnyWorker {
+        let lease = if move_port {
+            // Whether somebody listens there, the launch finds out.
+            let Some(lease) = self.ports.take(None, now, &mut |_| true) else {
+                return AnyWorker::Stopping(spawning.abandon(now));
+            };
+            Some(lease)
+        } else {
+            None
+        };
+        let token = Token::random(&mut *self.entropy);
+        let (spawning, old) = spawning.relaunch(lease, token, out);
+        if let Some(old) = old {
+            self.ports.give_back_as_taken(old, now);
+        }
+        AnyWorker::Spawning(spawning)
+    }
+
+    fn jitter(&mut self) -> u8 {
+        let mut byte = [0];
+        self.entropy.fill(&mut byte);
+        byte[0]
+    }
+}
+
+#[cfg(test)]
+mod tests;

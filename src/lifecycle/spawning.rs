@@ -1,0 +1,339 @@
+//! A worker on its way: launching, loading, killed for want of progress, backing off.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::api::WorkerHealth;
+use crate::id::{Pgid, Run, Token, WorkerId};
+use crate::kinds::Protocol;
+use crate::limits::{
+    EXCHANGE_TIMEOUT, LOADING_PROBE_INTERVAL, MEASURE_INTERVAL, PORT_MOVES_MAX, READY_TOTAL_FACTOR,
+    RESTARTS_FORGOTTEN_AFTER,
+};
+
+use super::Policy;
+use super::event::{Plan, Probed, Usage};
+use super::ports::Lease;
+use super::restart::Restarts;
+use super::serving::Serving;
+use super::state::{
+    AfterExit, Effects, End, Facts, Live, Process, Ready, Reason, Slots, Turn, Worker, sealed,
+};
+use super::stopping::{Stage, Stopping};
+
+/// On its way.
+#[derive(Debug)]
+pub struct Spawning {
+    pub(super) step: Step,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The process is being started. A callback may overtake the news of it.
+    Launching { early: Option<Slots> },
+    /// The process loads the model.
+    Loading(Loading),
+    /// The process was killed for `why`; its exit decides what comes next.
+    Killed { pgid: Pgid, why: Reason },
+    /// It is started again at `until`, and not before its group is dead.
+    Backoff { until: Instant, group_dead: bool, move_port: bool },
+}
+
+#[derive(Debug)]
+pub(super) struct Loading {
+    pub pgid: Pgid,
+    /// Given up then, unless something moves.
+    pub quiet_by: Instant,
+    /// Given up then, whatever moves.
+    pub total_by: Instant,
+    pub health: Turn,
+    pub measure: Turn,
+}
+
+impl sealed::Sealed for Spawning {}
+
+impl Live for Spawning {
+    fn process(&self) -> Process {
+        match &self.step {
+            Step::Launching { .. } => Process::Starting,
+            Step::Loading(Loading { pgid, .. }) | Step::Killed { pgid, .. } => Process::Alive(*pgid),
+            Step::Backoff { group_dead: false, .. } => Process::Dying,
+            Step::Backoff { group_dead: true, .. } => Process::Dead,
+        }
+    }
+    fn killed_for(&self) -> Option<Reason> {
+        match self.step {
+            Step::Killed { why, .. } => Some(why),
+            _ => None,
+        }
+    }
+    fn is_loading(&self) -> bool {
+        matches!(self.step, Step::Launching { .. } | Step::Loading(_))
+    }
+}
+
+impl Worker<Spawning> {
+    /// A worker that was just admitted; its first launch is under way.
+    pub(super) fn admitted(
+        id: WorkerId,
+        plan: Arc<Plan>,
+        lease: Lease,
+        token: Token,
+        out: &mut Effects,
+    ) -> Self {
+        let slots_total = plan.parallel;
+        let facts = Facts {
+            id,
+            plan,
+            slots_total,
+            lease,
+            run: Run(1),
+            token,
+            restarts: Restarts::default(),
+            port_moves: 0,
+            may_have_lost_port: false,
+            usage: None,
+            started_at: None,
+            last_heartbeat: None,
+            last_activity: None,
+            end: None,
+        };
+        out.push(facts.launch());
+        Self { facts, state: Spawning { step: Step::Launching { early: None } } }
+    }
+
+    /// The process runs. Gives the worker as ready at once if its callback was faster than this news.
+    pub(super) fn launched(mut self, pgid: Pgid, now: Instant, policy: &Policy) -> Launched {
+        self.facts.started_at = Some(now);
+        let Step::Launching { early } = self.state.step else { return Launched::Loading(self) };
+        let health = match self.facts.plan.kind.protocol {
+            Protocol::Native => Turn::Off,
+            Protocol::Probe(_) => Turn::Due(now + LOADING_PROBE_INTERVAL),
+        };
+        self.state.step = Step::Loading(Loading {
+            pgid,
+            quiet_by: now + policy.ready_timeout,
+            total_by: now + policy.ready_timeout.saturating_mul(READY_TOTAL_FACTOR),
+            health,
+            measure: Turn::Due(now + measure_while_loading(policy)),
+        });
+        match early {
+            Some(slots) => match self.ready(slots, now, policy) {
+                Ok(ready) => Launched::Ready(ready),
+                Err(loading) => Launched::Loading(loading),
+            },
+            None => Launched::Loading(self),
+        }
+    }
+
+    /// The launch came to nothing: a crash without a process.
+    pub(super) fn launch_failed(
+        mut self,
+        message: String,
+        now: Instant,
+        policy: &Policy,
+        jitter: u8,
+    ) -> AfterExit {
+        let reason = Reason::LaunchFailed;
+        self.facts.end = Some(End { status: None, reason, message: Some(message), log: Vec::new() });
+        self.after_end(reason, true, now, policy, jitter)
+    }
+
+    /// Somebody else listens on the port: the launch is tried again on another one. If the run before
+    /// ended while it loaded, it had lost the race for the port, and its restart does not count.
+    pub(super) fn port_taken(mut self, now: Instant, policy: &Policy, jitter: u8) -> AfterExit {
+        let lost = std::mem::take(&mut self.facts.may_have_lost_port);
+        if lost && self.facts.port_moves < PORT_MOVES_MAX {
+            self.facts.restarts.uncount();
+        }
+        self.after_end(Reason::PortLost, true, now, policy, jitter)
+    }
+
+    /// The model is loaded: the worker serves.
+    ///
+    /// # Errors
+    /// The worker as it was, if its process is not known to run: being launched, killed, or backing off.
+    #[expect(clippy::result_large_err, reason = "a worker moves by value from state to state")]
+    pub fn ready(self, slots: Slots, now: Instant, policy: &Policy) -> Result<Worker<Ready>, Self> {
+        let Self { mut facts, state } = self;
+        let Step::Loading(Loading { pgid, quiet_by: _, total_by: _, health: _, measure: _ }) = state.step
+        else {
+            return Err(Self { facts, state });
+        };
+        facts.last_heartbeat = Some(now);
+        facts.slots_total = slots.total;
+        let (probe, count) = match &facts.plan.kind.protocol {
+            Protocol::Native => (Turn::Off, Turn::Off),
+            Protocol::Probe(probe) => {
+                let count = if probe.busy.is_some() { Turn::Due(now) } else { Turn::Off };
+                (Turn::Due(now + probe.interval), count)
+            }
+        };
+        let serving = Serving {
+            pgid,
+            slots,
+            health: WorkerHealth::Healthy,
+            silent_at: Some(now + facts.silence(policy)),
+            deaf_probes: 0,
+            probe,
+            count,
+            measured_at: now,
+            forget_at: (facts.restarts.count() > 0).then(|| now + RESTARTS_FORGOTTEN_AFTER),
+        };
+        Ok(Worker { facts, state: Ready { serving, idle_since: now } })
+    }
+
+    /// A callback came before the news that the process runs.
+    pub(super) fn ready_early(&mut self, slots: Slots) -> bool {
+        match &mut self.state.step {
+            Step::Launching { early } => {
+                *early = Some(slots);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The last process of the group is gone.
+    pub(super) fn group_dead(&mut self) {
+        if let Step::Backoff { group_dead, .. } = &mut self.state.step {
+            *group_dead = true;
+        }
+    }
+
+    /// A health probe was answered.
+    pub(super) fn probed(
+        mut self,
+        probed: Probed,
+        now: Instant,
+        policy: &Policy,
+        out: &mut Effects,
+    ) -> Launched {
+        let parallel = self.facts.plan.parallel;
+        let Step::Loading(loading) = &mut self.state.step else { return Launched::Loading(self) };
+        match probed {
+            Probed::Ready => match self.ready(Slots { total: parallel, available: parallel }, now, policy) {
+                Ok(ready) => Launched::Ready(ready),
+                Err(same) => Launched::Loading(same),
+            },
+            Probed::Loading | Probed::NotReady => {
+                if loading.health != Turn::Off {
+                    loading.health = Turn::Due(now + LOADING_PROBE_INTERVAL);
+                }
+                Launched::Loading(self)
+            }
+            Probed::Foreign => {
+                let pgid = loading.pgid;
+                Launched::Loading(self.kill(pgid, Reason::PortLost, out))
+            }
+        }
+    }
+
+    /// The process tree was looked at: whatever moved puts the deadline off.
+    pub(super) fn measured(&mut self, usage: Usage, now: Instant, policy: &Policy, out: &mut Effects) {
+        if let Step::Loading(loading) = &mut self.state.step {
+            loading.measure = Turn::Due(now + measure_while_loading(policy));
+            if self.facts.usage != Some(usage) {
+                loading.quiet_by = now + policy.ready_timeout;
+            }
+            self.facts.measured(usage, out);
+        }
+    }
+
+    /// Fires what is due.
+    pub(super) fn tick(mut self, now: Instant, policy: &Policy, out: &mut Effects) -> Self {
+        let Step::Loading(loading) = &mut self.state.step else { return self };
+        if loading.quiet_by <= now || loading.total_by <= now {
+            let pgid = loading.pgid;
+            return self.kill(pgid, Reason::ReadyTimeout, out);
+        }
+        if loading.health.is_lost(now) {
+            loading.health = Turn::Due(now);
+        }
+        if loading.health.is_due(now) {
+            loading.health = Turn::Asked(now + self.facts.probe_patience());
+            out.push(self.facts.probe(loading.pgid, true));
+        }
+        if loading.measure.is_lost(now) {
+            loading.measure = Turn::Due(now);
+        }
+        if loading.measure.is_due(now) {
+            loading.measure = Turn::Asked(now + EXCHANGE_TIMEOUT + measure_while_loading(policy));
+            out.push(self.facts.measure(loading.pgid));
+        }
+        self
+    }
+
+    /// What is to happen at a relaunch, if the time for it has come: `Some(true)` on another port.
+    pub(super) fn relaunch_due(&self, now: Instant) -> Option<bool> {
+        match self.state.step {
+            Step::Backoff { until, group_dead: true, move_port } if until <= now => Some(move_port),
+            _ => None,
+        }
+    }
+
+    /// Starts the next run, with a token of its own and, where one is given, on another port. Gives the
+    /// old lease back.
+    pub(super) fn relaunch(
+        mut self,
+        lease: Option<Lease>,
+        token: Token,
+        out: &mut Effects,
+    ) -> (Self, Option<Lease>) {
+        let old = lease.map(|new| {
+            self.facts.port_moves += 1;
+            std::mem::replace(&mut self.facts.lease, new)
+        });
+        self.facts.run = self.facts.run.next();
+        self.facts.token = token;
+        self.facts.started_at = None;
+        out.push(self.facts.launch());
+        self.state.step = Step::Launching { early: None };
+        (self, old)
+    }
+
+    /// There is no other port: it ends here.
+    pub(super) fn abandon(mut self, now: Instant) -> Worker<Stopping> {
+        let message = Some("no free port is left in --worker-ports".to_owned());
+        self.facts.end = Some(End { status: None, reason: Reason::PortLost, message, log: Vec::new() });
+        let state = Stopping {
+            why: None,
+            process: self.state.process(),
+            stage: Stage::Killed,
+            kill_at: now,
+            tail_by: None,
+        };
+        Worker { facts: self.facts, state }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.state.step {
+            Step::Launching { .. } | Step::Killed { .. } => None,
+            Step::Backoff { until, group_dead, .. } => group_dead.then_some(*until),
+            Step::Loading(loading) => [loading.health.deadline(), loading.measure.deadline()]
+                .into_iter()
+                .flatten()
+                .chain([loading.quiet_by, loading.total_by])
+                .min(),
+        }
+    }
+
+    /// The machine slept: what was to show that nothing moves starts anew by so much.
+    pub(super) fn slept(&mut self, gap: Duration) {
+        if let Step::Loading(loading) = &mut self.state.step {
+            loading.quiet_by += gap;
+            loading.total_by += gap;
+        }
+    }
+}
+
+/// A spawning worker after news that may have made it ready.
+#[derive(Debug)]
+pub(super) enum Launched {
+    Loading(Worker<Spawning>),
+    Ready(Worker<Ready>),
+}
+
+fn measure_while_loading(policy: &Policy) -> Duration {
+    (policy.ready_timeout / 4).clamp(Duration::from_millis(100), MEASURE_INTERVAL)
+}

@@ -1,0 +1,280 @@
+//! What nobody sets: every size, count and time that comes from outside has its bound here, with its
+//! unit, its reason, and what the one beyond it gets.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+// ---- Connections ----
+
+/// Request line and headers together; beyond it 431. A browser sends 2 KiB.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header lines; beyond it 431.
+pub const HEADERS_MAX: usize = 100;
+/// Request body, also the sum of its chunks; beyond it 413, without reading it.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// From the first byte of a head to its end; beyond it 408.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// From the end of the head to the end of the body; beyond it 408.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// A kept connection without a request is closed after this.
+pub const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(75);
+/// A client that does not read: without progress of a write for so long, it is closed.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+/// A comment line keeps an event stream open for the proxies on its way.
+pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Bytes of a stream that wait for a reader; a source is not asked for more beyond it.
+pub const STREAM_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// Event streams at once over all connections; beyond it 503.
+pub const STREAMS_MAX: usize = 256;
+/// Whole requests that wait for a request thread; beyond it 503.
+pub const QUEUE_MAX: usize = 256;
+/// Empty lines tolerated before a request line (some clients end a body with one); beyond it 400.
+pub const EMPTY_LINES_MAX: u8 = 4;
+/// The line before a chunk, its extensions included; beyond it 400.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// All lines after the last chunk; beyond it 431.
+pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
+/// Bytes that a loop reads at once. What a connection leaves of them is kept for it, so this bounds
+/// that too.
+pub const READ_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
+/// Reads of one connection before the others of its loop have their turn.
+pub const READS_PER_TURN: u32 = 8;
+/// Answers of pipelined requests are written together once they are so long.
+pub const WRITE_BATCH_BYTES: usize = 64 * 1024;
+/// Connections accepted before those that a loop has already have their turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// No descriptor is left and no connection can be closed for one: accepting stops for so long.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+/// A refused client may go on sending for so long, and so much, before it is cut off: a connection
+/// closed over unread bytes is reset, and the client would never see the refusal.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// Bytes of it.
+pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Connections beyond `--max-connections` that are being told so, in each loop; beyond it they are
+/// closed without a word.
+pub const REFUSING_MAX: usize = 64;
+/// Deadlines of connections are looked at no more often than this.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// A warning that clients can cause is repeated no more often than this.
+pub const WARN_INTERVAL: Duration = Duration::from_secs(60);
+/// Largest `--max-connections`.
+pub const CONNECTIONS_MAX: usize = 65_536;
+/// Largest `--threads`.
+pub const THREADS_MAX: usize = 64;
+/// Event loops: two reached nginx on two cores, and one core more is nothing a hive needs.
+pub const EVENT_LOOPS: usize = 2;
+/// Descriptors that the hive asks for beside those of `--max-connections`: each worker has its pidfd and an
+/// exchange or a log, each follower a log, and the hive its own few dozen.
+pub const DESCRIPTORS_BESIDE_CONNECTIONS: usize = 3 * WORKERS_MAX + FOLLOWERS_MAX + 2 * REFUSING_MAX + 128;
+/// How long the end of the hive waits for answers that are being written.
+pub const HTTP_DRAIN: Duration = Duration::from_secs(1);
+/// A request that changes something waits for the supervisor's answer at most so long; then 503.
+pub const REPLY_WAIT: Duration = Duration::from_secs(10);
+
+// ---- Arguments ----
+
+/// Characters of a model reference.
+pub const MODEL_REF_BYTES_MAX: usize = 256;
+/// Context tokens of a worker.
+pub const CTX_MAX: u32 = 16 * 1024 * 1024;
+/// Slots of a worker.
+pub const PARALLEL_MAX: u32 = 1024;
+/// Names and values of a spawn's `env` together.
+pub const SPAWN_ENV_BYTES_MAX: usize = 32 * 1024;
+/// Entries of a spawn's `extra_args`.
+pub const EXTRA_ARGS_MAX: usize = 64;
+/// Bytes of one of them.
+pub const EXTRA_ARG_BYTES_MAX: usize = 4096;
+/// `Idempotency-Key`: visible ASCII characters.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// How long the same key answers with the same worker.
+pub const IDEMPOTENCY_KEEP: Duration = Duration::from_secs(600);
+/// Keys kept; beyond it the oldest is forgotten.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 4096;
+/// Lines of a log that one request may ask for.
+pub const LOG_TAIL_LINES_MAX: usize = 10_000;
+/// Bytes of a log's end that one request may get.
+pub const LOG_TAIL_BYTES_MAX: u64 = 1024 * 1024;
+
+// ---- Settings ----
+
+/// `--heartbeat-interval`.
+pub const HEARTBEAT_INTERVAL: RangeInclusive<Duration> = RELAY_INTERVAL_MIN..=RELAY_INTERVAL_MAX;
+/// `--worker-heartbeat-timeout`.
+pub const WORKER_HEARTBEAT_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(86_400);
+/// `--ready-timeout`.
+pub const READY_TIMEOUT: RangeInclusive<Duration> = WORKER_HEARTBEAT_TIMEOUT;
+/// `--shutdown-timeout`; zero kills at once.
+pub const SHUTDOWN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+/// `--idle-timeout`; zero is never.
+pub const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+/// Largest `--restart-limit`.
+pub const RESTART_LIMIT_MAX: u32 = 1_000_000;
+/// Characters of `--hive-id`.
+pub const HIVE_ID_BYTES_MAX: usize = 64;
+/// Characters of `--worker-host`, as in a DNS name.
+pub const HOST_BYTES_MAX: usize = 253;
+/// Characters of a URL that is set.
+pub const URL_BYTES_MAX: usize = 2048;
+
+// ---- Files ----
+
+/// A token file: one line.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4096;
+/// A kind manifest.
+pub const MANIFEST_BYTES_MAX: u64 = 256 * 1024;
+/// Characters of a kind's name.
+pub const KIND_NAME_BYTES_MAX: usize = 64;
+/// A manifest's `probe.interval`.
+pub const PROBE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
+/// A manifest's `probe.timeout`.
+pub const PROBE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+/// Files and folders of one model's snapshot; beyond it the model is refused. The largest have some hundred.
+pub const SNAPSHOT_ENTRIES_MAX: usize = 10_000;
+/// Shards of one model; a name that says more is taken for that of a whole file. The largest have some hundred.
+pub const SHARDS_MAX: u32 = 1000;
+/// Folders within folders of a snapshot; what lies deeper is not looked at.
+pub const SNAPSHOT_DEPTH_MAX: usize = 4;
+/// A file in `refs/`: the name of a commit.
+pub const REF_BYTES_MAX: u64 = 256;
+/// Header of a safetensors file, as its reference reader has it.
+pub const SAFETENSORS_HEADER_BYTES_MAX: u64 = 100_000_000;
+/// A worker's log; beyond it the older part becomes `.log.1`, and what was there before is gone.
+pub const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// Lines of a log kept with the exit of a worker.
+pub const EXIT_LOG_LINES: usize = 20;
+/// Bytes read from a log's end for them.
+pub const EXIT_LOG_BYTES_MAX: u64 = 8 * 1024;
+
+/// Followers of logs at once; beyond it 503.
+pub const FOLLOWERS_MAX: usize = 256;
+/// Bytes that wait for one follower; the log is not read on before it took some.
+pub const FOLLOWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// A line as one event; a longer one becomes several.
+pub const FOLLOWER_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Read from a log at once.
+pub const LOG_BLOCK_BYTES: usize = 64 * 1024;
+
+// ---- Workers ----
+
+/// Workers at once, ended ones not counted.
+pub const WORKERS_MAX: usize = 1024;
+/// A worker that ended stays askable for so long.
+pub const GONE_KEEP: Duration = Duration::from_secs(600);
+/// Ended workers kept; beyond it the oldest is forgotten.
+pub const GONE_MAX: usize = 256;
+/// First wait before a restart; doubles with each.
+pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait before a restart.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A worker that was well for so long has its restarts forgotten.
+pub const RESTARTS_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+/// All of a start, as a multiple of `--ready-timeout`: progress does not excuse it for ever.
+pub const READY_TOTAL_FACTOR: u32 = 10;
+/// How often a loading worker is asked whether it is ready.
+pub const LOADING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the memory, reads and log of a worker are looked at.
+pub const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
+/// A silent worker that is deaf to so many probes in a row is killed.
+pub const DEAF_PROBES: u32 = 3;
+/// Time between those probes.
+pub const DEAF_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// A port on which somebody else listened is left alone for so long.
+pub const PORT_AVOID: Duration = Duration::from_secs(60);
+/// How often a worker gets another port because somebody else has its own, without that being a crash.
+pub const PORT_MOVES_MAX: u32 = 8;
+/// What SIGKILL may take in the cascade before the hive ends without having seen the death: a process of
+/// hundreds of GiB is taken apart for seconds.
+pub const CASCADE_KILL_WAIT: Duration = Duration::from_secs(10);
+/// How long the end of a worker waits for the last lines of its log.
+pub const LOG_TAIL_WAIT: Duration = Duration::from_secs(1);
+/// The supervisor that wakes so much too late has slept (a stopped process, a suspended machine).
+pub const SLEPT_AFTER: Duration = Duration::from_secs(1);
+
+/// Before the first look at a group that is being killed, and before the second; doubles from then on.
+pub const GROUP_LOOK_FIRST: Duration = Duration::from_millis(1);
+/// Longest wait between two such looks: only a process stuck in the kernel takes that long.
+pub const GROUP_LOOK_MAX: Duration = Duration::from_millis(100);
+/// Looks at a dying worker's orphan without a readable environment (it may be in the middle of an
+/// exec); beyond it, it is taken for a stranger.
+pub const ORPHAN_LOOKS_MAX: u32 = 6;
+/// An environment in which an owner mark is looked for; the rest is not read.
+pub const ENVIRON_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+// ---- Exchanges with workers ----
+
+/// Any exchange with a worker that has no time of its own.
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
+/// An answer of a worker to a probe; the rest is not read.
+pub const EXCHANGE_BYTES_MAX: usize = 256 * 1024;
+
+// ---- Events and the queen ----
+
+/// Changes kept for event streams that come back with `Last-Event-ID`.
+pub const EVENTS_KEPT: usize = 1024;
+/// Changes within this time go to the queen in one heartbeat.
+pub const RELAY_COALESCE: Duration = Duration::from_millis(50);
+/// A heartbeat to the queen.
+pub const RELAY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a heartbeat under way still gets in the cascade.
+pub const RELAY_CUT: Duration = Duration::from_secs(1);
+/// The last heartbeat.
+pub const RELAY_LAST_WORD: Duration = Duration::from_secs(2);
+/// First wait after a failed heartbeat; doubles up to the interval.
+pub const RELAY_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Shortest `--heartbeat-interval`: a queen is told, not flooded.
+pub const RELAY_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Longest `--heartbeat-interval`.
+pub const RELAY_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Addresses of the queen that are tried; what ureq has room for.
+pub const RELAY_ADDRS_MAX: usize = 16;
+/// Either buffer of the connection to the queen; an answer's head must fit into it.
+pub const RELAY_BUFFER_BYTES: usize = 64 * 1024;
+/// What is read of the queen's answer.
+pub const RELAY_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+// ---- Stand-ins ----
+
+/// Messages that a stand-in keeps for its reader, hives and workers that it knows, connections that it
+/// lets hang; beyond it the oldest goes, or the newest is refused.
+pub const MOCK_KEPT_MAX: usize = 1024;
+/// Earlier boots of a hive that a queen knows by name.
+pub const MOCK_PAST_BOOTS_MAX: usize = 16;
+/// A call of a mock worker to its hive.
+pub const MOCK_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// First wait before such a call is tried again; doubles.
+pub const MOCK_RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait before that.
+pub const MOCK_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Longest piece of work of a mock worker.
+pub const MOCK_WORK_MAX: Duration = Duration::from_secs(600);
+/// Life of a process that a mock worker leaves behind, if nobody ends it.
+pub const MOCK_LEFTOVER_LIFE: Duration = Duration::from_secs(600);
+/// Lines of the fault `flood`: with a hundred bytes each, more than [`LOG_BYTES_MAX`].
+pub const MOCK_FLOOD_LINES: u64 = 150_000;
+
+// ---- The demo ----
+
+/// A step of the demo; beyond it the demo has failed.
+pub const DEMO_STEP: Duration = Duration::from_secs(30);
+/// What a real engine may take to load its model, or to answer: the slowest machine, not the usual one.
+pub const DEMO_ENGINE: Duration = Duration::from_secs(300);
+/// How often a wait looks whether the hive still lives and nobody pressed Ctrl-C.
+pub const DEMO_LOOK: Duration = Duration::from_millis(50);
+/// What the end of everything may take that a failed demo kills.
+pub const DEMO_KILL_WAIT: Duration = Duration::from_secs(5);
+/// How often an engine is given work until it was seen busy: a fast one is done before it is asked.
+pub const DEMO_WORKS_MAX: usize = 20;
+/// Ports for the demo's worker: it needs one, and some may be taken.
+pub const DEMO_PORTS: u16 = 8;
+/// Lines of the hive's log that a failed demo shows.
+pub const DEMO_LOG_LINES: usize = 20;
+
+const _: () = assert!(READ_BYTES_MAX > HEAD_BYTES_MAX, "a loop can read past an unfinished head");
+const _: () = assert!(STREAMS_MAX < CONNECTIONS_MAX, "streams must leave room for requests");
+const _: () = assert!(FOLLOWERS_MAX <= STREAMS_MAX, "a follower is a stream");
+const _: () = assert!(EXIT_LOG_BYTES_MAX < LOG_BYTES_MAX, "the end of a log is a part of it");
+const _: () = assert!(BACKOFF_FIRST.as_secs() <= BACKOFF_MAX.as_secs(), "the first wait is the shortest");
+const _: () = assert!(HEAD_BYTES_MAX < RELAY_BUFFER_BYTES, "the head of the queen's answer must fit");
+const _: () = assert!(MOCK_FLOOD_LINES * 100 > LOG_BYTES_MAX, "a flood is more than a log holds");

@@ -1,0 +1,7 @@
+//! The daemon: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rbee_hive::hive::main(std::env::args_os().skip(1))
+}

@@ -1,0 +1,167 @@
+//! Which of a repository's files is meant. Pure: names in, names out.
+
+use std::collections::BTreeSet;
+
+use super::reference::{Pick, is_gguf};
+use crate::limits::{SHARDS_MAX, SNAPSHOT_ENTRIES_MAX};
+
+/// Quantisations that are taken where none is asked for, the better first.
+const PREFERRED: [&str; 2] = ["Q4_K_M", "Q8_0"];
+
+/// A GGUF as it is loaded: its files, the first one first. One that is not split has one.
+pub type Shards = Vec<String>;
+
+/// No GGUF is what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoSuchGguf {
+    /// The quantisations there are, sorted; those that bear one in their name.
+    pub quants: Vec<String>,
+}
+
+/// The GGUF that `pick` means among `files` (paths in the repository, sorted), with all the shards that it
+/// must have, whether they are there or not.
+///
+/// A quantisation is a whole word of the file name, in any case. Without one it is Q4_K_M, else Q8_0, else
+/// the first. Projectors (`mmproj`) are no models.
+///
+/// # Errors
+/// There is no such GGUF.
+pub fn gguf(files: &[String], pick: &Pick) -> Result<Shards, NoSuchGguf> {
+    let models = || files.iter().filter(|path| is_gguf(path) && !is_projector(path));
+    let of_quant = |quant: &str| models().find(|path| has_word(file_name(path), quant));
+    let chosen = match pick {
+        Pick::File(path) => models().find(|file| *file == path),
+        Pick::Quant(quant) => of_quant(quant),
+        Pick::Any => PREFERRED.into_iter().find_map(of_quant).or_else(|| models().next()),
+    };
+    chosen.map(|path| shards(path)).ok_or_else(|| {
+        let mut quants: Vec<String> = models().filter_map(|path| quant_of(file_name(path))).collect();
+        quants.sort();
+        quants.dedup();
+        NoSuchGguf { quants }
+    })
+}
+
+/// The safetensors that make up the model among `files`, with all the shards that each must have.
+pub fn safetensors(files: &[String]) -> Shards {
+    let is_weight =
+        |path: &&String| path.starts_with("model") && path.ends_with(".safetensors") && !path.contains('/');
+    let mut all = BTreeSet::new();
+    for path in files.iter().filter(is_weight) {
+        if !all.contains(path) && all.len() < SNAPSHOT_ENTRIES_MAX {
+            all.extend(shards(path));
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// All shards of the split file that `path` is one of, the first one first; of any other file itself.
+pub fn shards(path: &str) -> Shards {
+    let Some((base, count, extension)) = split_name(path) else { return vec![path.to_owned()] };
+    (1..=count).map(|index| format!("{base}-{index:05}-of-{count:05}{extension}")).collect()
+}
+
+/// `base-00002-of-00003.gguf` as `("base", 3, ".gguf")`.
+fn split_name(path: &str) -> Option<(&str, u32, &str)> {
+    let (stem, extension) = path.split_at(path.rfind('.')?);
+    let (rest, count) = stem.rsplit_once("-of-")?;
+    let (base, index) = rest.rsplit_once('-')?;
+    let number = |digits: &str| {
+        let plain = digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| digits.parse::<u32>().ok()).flatten()
+    };
+    let (index, count) = (number(index)?, number(count)?);
+    let is_shard = count <= SHARDS_MAX && (1..=count).contains(&index);
+    is_shard.then_some((base, count, extension))
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn is_projector(path: &str) -> bool {
+    file_name(path).to_ascii_lowercase().contains("mmproj")
+}
+
+/// Whether `word` stands in `name` by itself. `Q4_K` does not stand in `Q4_K_M`, nor `Q4_0` in `IQ4_0`; an
+/// underscore before it is a separator (`tiny_Q4_0.gguf`).
+fn has_word(name: &str, word: &str) -> bool {
+    let (name, word) = (name.to_ascii_lowercase(), word.to_ascii_lowercase());
+    let free =
+        |c: Option<char>, joins: &[char]| c.is_none_or(|c| !c.is_ascii_alphanumeric() && !joins.contains(&c));
+    name.match_indices(&word).any(|(at, _)| {
+        free(name[..at].chars().next_back(), &[]) && free(name[at + word.len()..].chars().next(), &['_'])
+    })
+}
+
+/// The word of `name` that looks like a quantisation.
+fn quant_of(name: &str) -> Option<String> {
+    let looks = |word: &&str| {
+        let word = word.to_ascii_uppercase();
+        let digits = word.strip_prefix("IQ").or(word.strip_prefix("TQ")).or(word.strip_prefix('Q'));
+        let is_quant = digits.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        is_quant || ["F16", "BF16", "F32", "MXFP4"].contains(&word.as_str())
+    };
+    name.split(['-', '.']).rfind(looks).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(names: &[&str]) -> Vec<String> {
+        let mut files: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        files.sort();
+        files
+    }
+
+    fn quant(name: &str) -> Pick {
+        Pick::Quant(name.to_owned())
+    }
+
+    #[test]
+    fn without_a_word_the_middle_one_is_taken() {
+        let chosen = |names: &[&str]| gguf(&files(names), &Pick::Any).expect("there is one");
+        assert_eq!(chosen(&["m-Q2_K.gguf", "m-Q8_0.gguf", "m-q4_k_m.gguf"]), ["m-q4_k_m.gguf"]);
+        assert_eq!(chosen(&["m-Q2_K.gguf", "m-Q8_0.gguf"]), ["m-Q8_0.gguf"]);
+        assert_eq!(chosen(&["mmproj-F16.gguf", "z.gguf", "y.gguf"]), ["y.gguf"]);
+    }
+
+    #[test]
+    fn a_quantisation_is_a_whole_word_in_any_case() {
+        let all =
+            files(&["m-IQ4_0.gguf", "m-Q4_K_M.gguf", "m.q4_0.gguf", "t_Q5_0.gguf", "u-UD-Q4_K_XL.gguf"]);
+        assert_eq!(gguf(&all, &quant("Q4_0")), Ok(files(&["m.q4_0.gguf"])));
+        assert_eq!(gguf(&all, &quant("q5_0")), Ok(files(&["t_Q5_0.gguf"])));
+        assert_eq!(gguf(&all, &quant("UD-Q4_K_XL")), Ok(files(&["u-UD-Q4_K_XL.gguf"])));
+        let none = gguf(&all, &quant("Q4_K")).expect_err("only longer words");
+        assert_eq!(none.quants, ["IQ4_0", "Q4_K_M", "Q4_K_XL", "q4_0"]);
+    }
+
+    #[test]
+    fn a_split_model_is_all_its_shards() {
+        let all = files(&["q/m-Q8_0-00001-of-00003.gguf", "q/m-Q8_0-00003-of-00003.gguf"]);
+        let expected =
+            ["q/m-Q8_0-00001-of-00003.gguf", "q/m-Q8_0-00002-of-00003.gguf", "q/m-Q8_0-00003-of-00003.gguf"];
+        assert_eq!(gguf(&all, &Pick::Any).expect("there is one"), expected);
+        assert_eq!(gguf(&all, &Pick::File(all[1].clone())).expect("it is there"), expected);
+        for whole in ["m-1-of-2.gguf", "m-00003-of-00002.gguf", "m-00000-of-00002.gguf", "-of-.gguf", "m"] {
+            assert_eq!(shards(whole), [whole]);
+        }
+    }
+
+    #[test]
+    fn safetensors_are_those_of_the_model_at_the_top() {
+        let all = files(&[
+            "config.json",
+            "model-00002-of-00002.safetensors",
+            "original/model.safetensors",
+            "adapter.safetensors",
+        ]);
+        assert_eq!(
+            safetensors(&all),
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+        );
+        assert_eq!(safetensors(&files(&["model.safetensors"])), ["model.safetensors"]);
+    }
+}

@@ -1,0 +1,257 @@
+//! The thread `launch`: starts workers, and does what their logs need on disk.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use log::{debug, warn};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
+
+use crate::id::{Device, Pgid, Run};
+use crate::kinds::CommandLine;
+use crate::lifecycle::event::{Event, LaunchError, LaunchJob};
+use crate::limits;
+use crate::process::log::Logs;
+use crate::process::{Jobs, OWNER_VARIABLE, Owner, exits};
+use crate::thread::Joined;
+
+/// What the thread is asked to do.
+pub use crate::lifecycle::event::DiskJob as Job;
+
+/// What the thread needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// The address that workers bind.
+    pub host: IpAddr,
+    /// Whose its workers are; the same as that of `exits`.
+    pub owner: Owner,
+    /// Where their logs go.
+    pub logs: Arc<Logs>,
+    /// How many descriptors they may have: what the hive itself was started with.
+    pub descriptors: Rlimit,
+}
+
+/// Makes the command line of a launch, or says, for a person and without paths, why there is none.
+pub type Render = Box<dyn Fn(&LaunchJob) -> Result<CommandLine, String> + Send>;
+
+/// Starts the thread. It does what was asked before it ends, which is when the last sender is dropped.
+///
+/// # Errors
+/// If the system has no thread to give.
+pub fn start(
+    config: Config,
+    render: Render,
+    exits: Jobs<exits::Job>,
+    send: impl Fn(Event) + Send + 'static,
+) -> io::Result<(Joined, Sender<Job>)> {
+    // How many jobs can wait is bounded by who asks: one of each sort for each worker.
+    let (sender, jobs) = crossbeam_channel::unbounded();
+    let launcher = Launcher { config, render, exits };
+    let body = move || {
+        for job in jobs {
+            if let Some(event) = launcher.on(job) {
+                send(event);
+            }
+        }
+    };
+    Ok((Joined::spawn_vital("launch", || {}, body)?, sender))
+}
+
+struct Launcher {
+    config: Config,
+    render: Render,
+    exits: Jobs<exits::Job>,
+}
+
+impl Launcher {
+    fn on(&self, job: Job) -> Option<Event> {
+        match job {
+            Job::Launch(job) => self.launch(&job),
+            Job::ReadLogTail { id, run } => {
+                let tail = self.config.logs.tail(&id, limits::EXIT_LOG_LINES, limits::EXIT_LOG_BYTES_MAX);
+                let mut lines = tail.unwrap_or_else(|e| {
+                    warn!("log cannot be read worker={id} error={e}");
+                    Vec::new()
+                });
+                let heading = heading(run);
+                if let Some(at) = lines.iter().rposition(|line| *line == heading) {
+                    lines.drain(..=at);
+                }
+                Some(Event::LogTail { id, run, lines })
+            }
+            // It may have been moved since it was measured.
+            Job::RotateLog { id } if self.config.logs.bytes(&id) <= limits::LOG_BYTES_MAX => None,
+            Job::RotateLog { id } => {
+                if let Err(e) = self.config.logs.rotate(&id) {
+                    warn!("log cannot be rotated worker={id} error={e}");
+                }
+                None
+            }
+            Job::DeleteLog { id } => {
+                if let Err(e) = self.config.logs.delete(&id) {
+                    warn!("log cannot be deleted worker={id} error={e}");
+                }
+                None
+            }
+        }
+    }
+
+    /// The answer, unless it is for `exits` to give: who watches a worker says that it runs, so that the
+    /// end of a short life cannot be told before its beginning.
+    fn launch(&self, job: &LaunchJob) -> Option<Event> {
+        let (id, run) = (job.id.clone(), job.run);
+        match self.spawn(job) {
+            Ok((pgid, pidfd)) => {
+                debug!("worker launched worker={id} run={run} pid={pgid} port={}", job.port);
+                self.exits.send(exits::Job::Watch { id, run, pgid, pidfd });
+                None
+            }
+            Err(error) => {
+                warn!("worker not launched worker={id} run={run} error={error:?}");
+                Some(Event::LaunchFailed { id, run, error })
+            }
+        }
+    }
+
+    fn spawn(&self, job: &LaunchJob) -> Result<(Pgid, OwnedFd), LaunchError> {
+        let failed = |text: &str| LaunchError::Failed(text.to_owned());
+        let line = (self.render)(job).map_err(LaunchError::Failed)?;
+        if !is_free(SocketAddr::new(self.config.host, job.port))
+            .map_err(|e| LaunchError::Failed(format!("its address cannot be bound: {}", e.kind())))?
+        {
+            return Err(LaunchError::PortTaken);
+        }
+        let log = self
+            .config
+            .logs
+            .open(&job.id)
+            .and_then(|mut out| {
+                if job.run > Run(1) {
+                    writeln!(out, "{}", heading(job.run))?;
+                }
+                Ok((out.try_clone()?, out))
+            })
+            .map_err(|e| LaunchError::Failed(format!("its log cannot be opened: {}", e.kind())))?;
+        let child = self.command(job, &line, log).spawn().map_err(|e| failed(&why_not_started(&e)))?;
+        let pid = Pid::from_child(&child);
+        // Only now, since limits are inherited and changing them in between takes a pre_exec: for its first
+        // microseconds, long before its `main`, it has the hive's own.
+        if let Err(e) = rustix::process::prlimit(Some(pid), Resource::Nofile, self.config.descriptors) {
+            debug!("worker keeps the hive's limit of descriptors worker={} error={e}", job.id);
+        }
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok((Pgid(child.id()), pidfd)),
+            Err(e) => {
+                kill_unwatched(child, pid);
+                Err(failed(&format!("it cannot be watched: {}", io::Error::from(e).kind())))
+            }
+        }
+    }
+
+    fn command(&self, job: &LaunchJob, line: &CommandLine, (out, err): (File, File)) -> Command {
+        let mut command = Command::new(&line.program);
+        command.args(&line.args).stdin(Stdio::null()).stdout(out).stderr(err);
+        // No pre_exec anywhere: it would make std fork this process instead of using posix_spawn. Nor is
+        // the environment cleared: std forks then too if the program is looked for on PATH.
+        command.process_group(0);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_kept_from_workers(name)) {
+            command.env_remove(name);
+        }
+        if job.plan.device == Device::Cpu {
+            command.env("CUDA_VISIBLE_DEVICES", "").env("ROCR_VISIBLE_DEVICES", "");
+        }
+        command.envs(job.plan.env.iter().map(|(name, value)| (name, value)));
+        command.envs(line.env.iter().map(|(name, value)| (name, value)));
+        command.env("RBEE_WORKER_TOKEN", job.token.secret());
+        command.env(OWNER_VARIABLE, self.config.owner.mark(&job.id, job.run));
+        command
+    }
+}
+
+/// Ends a process that nobody would see end.
+fn kill_unwatched(mut child: Child, pid: Pid) {
+    // Errors say that it is dead already: it is our child, unreaped until the wait.
+    let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    let _ = child.wait();
+}
+
+/// What stands in a log between one run and the next.
+fn heading(run: Run) -> String {
+    format!("--- run {run} ---")
+}
+
+/// Whether a worker could listen there. A port whose connections only linger is free. Does not block.
+///
+/// # Errors
+/// If the address is none of this machine, or no descriptor is left.
+pub fn is_free(address: SocketAddr) -> io::Result<bool> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    match rustix::net::bind(&socket, &address) {
+        Err(rustix::io::Errno::ADDRINUSE) => Ok(false),
+        bound => Ok(bound.map(|()| true)?),
+    }
+}
+
+/// Whether a variable of the hive's own environment is none of its workers' business: secrets, what
+/// systemd tells the hive, and what would change a worker behind its arguments.
+fn is_kept_from_workers(name: &OsStr) -> bool {
+    const PREFIXES: [&[u8]; 4] = [b"RBEE_", b"LLAMA_ARG_", b"WATCHDOG_", b"LISTEN_"];
+    const NAMES: [&[u8]; 3] = [b"HF_TOKEN", b"HUGGING_FACE_HUB_TOKEN", b"NOTIFY_SOCKET"];
+    let name = name.as_bytes();
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || NAMES.contains(&name)
+        || name.ends_with(b"_VISIBLE_DEVICES")
+}
+
+/// For a person, without paths.
+fn why_not_started(error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "the program was not found",
+        io::ErrorKind::PermissionDenied => "the program may not be executed",
+        io::ErrorKind::ArgumentListTooLong => "its arguments and environment are too long",
+        io::ErrorKind::ExecutableFileBusy => "the program is being written",
+        io::ErrorKind::InvalidInput => "an argument or variable holds a zero byte",
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
+            "the program is not one for this machine"
+        }
+        kind => return format!("the program was not started: {kind}"),
+    };
+    why.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_taken_only_while_somebody_listens() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(!is_free(address).unwrap());
+        let client = std::net::TcpStream::connect(address).unwrap();
+        drop(listener.accept().unwrap()); // the side that closes first lingers
+        drop((client, listener));
+        assert!(is_free(address).unwrap());
+        let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        assert!(!is_free(SocketAddr::new(address.ip(), everywhere.local_addr().unwrap().port())).unwrap());
+        assert!(is_free("192.0.2.1:1".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn secrets_and_what_is_meant_for_the_hive_stay_in_the_hive() {
+        let kept = ["RBEE_HIVE_TOKEN", "HF_TOKEN", "LISTEN_FDS", "NOTIFY_SOCKET", "CUDA_VISIBLE_DEVICES"];
+        assert!(kept.iter().all(|name| is_kept_from_workers(OsStr::new(name))));
+        let given = ["PATH", "HF_HOME", "LD_LIBRARY_PATH", "LANG", "HF_TOKEN_PATH"];
+        assert!(!given.iter().any(|name| is_kept_from_workers(OsStr::new(name))));
+    }
+}

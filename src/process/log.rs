@@ -1,0 +1,392 @@
+//! The logs of workers: where they are, their ends, their rotation.
+//!
+//! A worker keeps the descriptor that it was started with, so a log is rotated by copying it to
+//! `<id>.log.1` and truncating it: the descriptor appends, and goes on at the new beginning. Readers hold
+//! a [`Position`], which names the generation it is in, and find the rest of an older one in the copy.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::id::WorkerId;
+use crate::limits;
+
+/// All logs of this hive. Its methods may wait for the disk.
+#[derive(Debug)]
+pub struct Logs {
+    dir: PathBuf,
+    /// Of logs that were rotated since the hive began. Locked while files are exchanged or read.
+    generations: Mutex<BTreeMap<WorkerId, Generation>>,
+}
+
+/// Which of a log's generations is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Generation {
+    number: u64,
+    /// Where in the generation before it the copy begins: of a very long one only the end is kept.
+    older_from: u64,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self { number: 1, older_from: 0 }
+    }
+}
+
+/// A place in a log that stays right when it is rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    generation: u64,
+    offset: u64,
+}
+
+impl Logs {
+    /// The logs in `dir`, which is made when the first is opened.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), generations: Mutex::default() }
+    }
+
+    /// Where the logs are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The log of a worker.
+    pub fn path(&self, id: &WorkerId) -> PathBuf {
+        self.dir.join(format!("{id}.log"))
+    }
+
+    fn older_path(&self, id: &WorkerId) -> PathBuf {
+        self.dir.join(format!("{id}.log.1"))
+    }
+
+    fn next_older_path(&self, id: &WorkerId) -> PathBuf {
+        self.dir.join(format!("{id}.log.1.new"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkerId, Generation>> {
+        // A generation is replaced whole: a panic elsewhere cannot leave half of one.
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the directory, readable by its owner alone.
+    ///
+    /// # Errors
+    /// If it is not there and cannot be made.
+    pub fn make_dir(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)
+    }
+
+    /// Opens a worker's log for appending, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// If directory or file cannot be made or opened.
+    pub fn open(&self, id: &WorkerId) -> io::Result<File> {
+        self.make_dir()?;
+        OpenOptions::new().append(true).create(true).mode(0o600).open(self.path(id))
+    }
+
+    /// Length of the present generation; 0 if there is none.
+    pub fn bytes(&self, id: &WorkerId) -> u64 {
+        fs::metadata(self.path(id)).map_or(0, |meta| meta.len())
+    }
+
+    /// The last `lines` lines, at most `bytes_max` of them; a first line that does not fit is left out,
+    /// or cut if it is the only one. Invalid UTF-8 is replaced, control characters are left.
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read. A log that is not there has no lines.
+    pub fn tail(&self, id: &WorkerId, lines: usize, bytes_max: u64) -> io::Result<Vec<String>> {
+        let _generations = self.lock();
+        let whole = Whole::open(self, id)?;
+        let mut at = whole.start_of_tail(lines, bytes_max)?;
+        let end = whole.bytes();
+        let mut bytes = vec![0; usize::try_from(end - at).unwrap_or(usize::MAX)];
+        let mut filled = 0;
+        while at < end {
+            let read = whole.read_at(at, &mut bytes[filled..])?;
+            if read == 0 {
+                break;
+            }
+            filled += read;
+            at += read as u64;
+        }
+        bytes.truncate(filled);
+        // The rest of a character that the bound has cut.
+        let cut = bytes.iter().take(3).take_while(|b| is_continuation(**b)).count();
+        let text = String::from_utf8_lossy(&bytes[cut..]);
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Moves what is there aside and begins a new generation; what was aside is gone. Of a log that is
+    /// longer than [`limits::LOG_BYTES_MAX`] only the end is kept. Bytes that are written in the very
+    /// moment between copy and truncation are lost.
+    ///
+    /// # Errors
+    /// If something cannot be read or written; the log is then as it was.
+    pub fn rotate(&self, id: &WorkerId) -> io::Result<()> {
+        let result = self.copy_and_truncate(id);
+        if result.is_err() {
+            // It is there only if making or naming it failed.
+            let _ = fs::remove_file(self.next_older_path(id));
+        }
+        result
+    }
+
+    fn copy_and_truncate(&self, id: &WorkerId) -> io::Result<()> {
+        let mut log = match OpenOptions::new().read(true).write(true).open(self.path(id)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            log => log?,
+        };
+        let next_older = self.next_older_path(id);
+        let mut copy =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next_older)?;
+        let older_from = log.metadata()?.len().saturating_sub(limits::LOG_BYTES_MAX);
+        log.seek(SeekFrom::Start(older_from))?;
+        io::copy(&mut log.by_ref().take(limits::LOG_BYTES_MAX), &mut copy)?;
+        let mut generations = self.lock();
+        // What was written meanwhile.
+        io::copy(&mut log.by_ref().take(limits::LOG_BYTES_MAX), &mut copy)?;
+        fs::rename(&next_older, self.older_path(id))?;
+        log.set_len(0)?;
+        let generation = generations.entry(id.clone()).or_default();
+        *generation = Generation { number: generation.number + 1, older_from };
+        Ok(())
+    }
+
+    /// Removes both generations.
+    ///
+    /// # Errors
+    /// If one is there and cannot be removed.
+    pub fn delete(&self, id: &WorkerId) -> io::Result<()> {
+        let mut generations = self.lock();
+        generations.remove(id);
+        for path in [self.path(id), self.older_path(id)] {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the last `lines` lines begin.
+    pub(super) fn tail_position(&self, id: &WorkerId, lines: usize) -> io::Result<Position> {
+        let generations = self.lock();
+        let now = generations.get(id).copied().unwrap_or_default();
+        let whole = Whole::open(self, id)?;
+        let start = whole.start_of_tail(lines, limits::LOG_TAIL_BYTES_MAX)?;
+        Ok(match start.checked_sub(whole.older_bytes) {
+            Some(offset) => Position { generation: now.number, offset },
+            None => Position { generation: now.number - 1, offset: now.older_from + start },
+        })
+    }
+
+    /// Reads on at `position` and moves it. Nothing read: that is all for now.
+    pub(super) fn read(&self, id: &WorkerId, position: &mut Position, block: &mut [u8]) -> io::Result<usize> {
+        let generations = self.lock();
+        let now = generations.get(id).copied().unwrap_or_default();
+        if position.generation < now.number {
+            if position.generation + 1 < now.number {
+                *position = Position { generation: now.number - 1, offset: 0 };
+            }
+            if let Some(older) = open_existing(&self.older_path(id))? {
+                let from = position.offset.saturating_sub(now.older_from);
+                let read = older.read_at(block, from)?;
+                if read > 0 {
+                    position.offset = now.older_from + from + read as u64;
+                    return Ok(read);
+                }
+            }
+            *position = Position { generation: now.number, offset: 0 };
+        }
+        let Some(log) = open_existing(&self.path(id))? else { return Ok(0) };
+        if position.offset > log.metadata()?.len() {
+            position.offset = 0; // somebody else has truncated it
+        }
+        let read = log.read_at(block, position.offset)?;
+        position.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Both generations as one: offsets begin with the older.
+struct Whole {
+    older: Option<File>,
+    older_bytes: u64,
+    log: Option<File>,
+    log_bytes: u64,
+}
+
+impl Whole {
+    /// To be called, and used, under the lock.
+    fn open(logs: &Logs, id: &WorkerId) -> io::Result<Self> {
+        let length =
+            |file: &Option<File>| file.as_ref().map_or(Ok(0), |f| f.metadata().map(|meta| meta.len()));
+        let older = open_existing(&logs.older_path(id))?;
+        let log = open_existing(&logs.path(id))?;
+        Ok(Self { older_bytes: length(&older)?, log_bytes: length(&log)?, older, log })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.older_bytes + self.log_bytes
+    }
+
+    fn read_at(&self, at: u64, block: &mut [u8]) -> io::Result<usize> {
+        let (file, at, left) = match at.checked_sub(self.older_bytes) {
+            Some(at) => (&self.log, at, self.log_bytes.saturating_sub(at)),
+            None => (&self.older, at, self.older_bytes - at),
+        };
+        let Some(file) = file else { return Ok(0) };
+        let most = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        file.read_at(&mut block[..most], at)
+    }
+
+    /// Reads backwards until it has seen `lines` ends of lines or `bytes_max` bytes.
+    fn start_of_tail(&self, lines: usize, bytes_max: u64) -> io::Result<u64> {
+        let end = self.bytes();
+        let floor = end.saturating_sub(bytes_max);
+        if lines == 0 {
+            return Ok(end);
+        }
+        let mut block = vec![0; limits::LOG_BLOCK_BYTES];
+        let (mut block_start, mut ends, mut first_line) = (end, 0, None);
+        while block_start > floor {
+            let block_end = block_start;
+            // A block lies in one generation.
+            let low = if block_end > self.older_bytes { floor.max(self.older_bytes) } else { floor };
+            block_start = block_end.saturating_sub(block.len() as u64).max(low);
+            let read = self.read_at(block_start, &mut block[..(block_end - block_start) as usize])?;
+            for (i, _) in block[..read].iter().enumerate().rev().filter(|(_, b)| **b == b'\n') {
+                let next_line = block_start + i as u64 + 1;
+                if next_line == end {
+                    continue; // the end of the last line
+                }
+                ends += 1;
+                if ends == lines {
+                    return Ok(next_line);
+                }
+                first_line = Some(next_line);
+            }
+        }
+        Ok(if floor == 0 { 0 } else { first_line.unwrap_or(floor) })
+    }
+}
+
+/// Opens a file for reading; `None` if it is not there.
+fn open_existing(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
+/// Whether a byte continues a UTF-8 character.
+pub(super) fn is_continuation(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn log_with(text: &[u8]) -> (tempfile::TempDir, Logs, WorkerId, File) {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::new(dir.path().join("logs"));
+        let id: WorkerId = "w-1".parse().unwrap();
+        let mut file = logs.open(&id).unwrap();
+        file.write_all(text).unwrap();
+        (dir, logs, id, file)
+    }
+
+    #[test]
+    fn a_tail_has_the_last_lines_whether_or_not_the_last_one_is_ended() {
+        let (_dir, logs, id, mut file) = log_with(b"one\ntwo\r\n\nfour");
+        assert_eq!(logs.tail(&id, 2, 100).unwrap(), ["", "four"]);
+        file.write_all(b"\n").unwrap();
+        assert_eq!(logs.tail(&id, 3, 100).unwrap(), ["two", "", "four"]);
+        assert_eq!(logs.tail(&id, 0, 100).unwrap(), [""; 0]);
+        assert_eq!(logs.tail(&"w-2".parse().unwrap(), 3, 100).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_tail_spans_the_older_generation() {
+        let (_dir, logs, id, mut file) = log_with(b"one\ntwo\nth");
+        logs.rotate(&id).unwrap();
+        file.write_all(b"ree\nfour\n").unwrap();
+        assert_eq!(logs.tail(&id, 3, 100).unwrap(), ["two", "three", "four"]);
+        assert_eq!(logs.tail(&id, 9, 100).unwrap(), ["one", "two", "three", "four"]);
+        logs.rotate(&id).unwrap();
+        assert_eq!(logs.tail(&id, 9, 100).unwrap(), ["ree", "four"]);
+        logs.delete(&id).unwrap();
+        assert_eq!(fs::read_dir(logs.dir()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_tail_keeps_its_bound_and_cuts_no_line_or_character_in_two() {
+        let (_dir, logs, id, mut file) = log_with("äää\nbb\ncc\n".as_bytes());
+        assert_eq!(logs.tail(&id, 9, 8).unwrap(), ["bb", "cc"]);
+        file.write_all("€€€".as_bytes()).unwrap();
+        assert_eq!(logs.tail(&id, 9, 5).unwrap(), ["€"]);
+        file.write_all(b"\xff\n").unwrap();
+        assert_eq!(logs.tail(&id, 1, 100).unwrap(), ["€€€\u{fffd}"]);
+    }
+
+    #[test]
+    fn a_tail_longer_than_a_block_is_whole() {
+        let lines: Vec<String> = (0..40_000).map(|i| format!("line {i}")).collect();
+        let (_dir, logs, id, _file) = log_with((lines.join("\n") + "\n").as_bytes());
+        assert_eq!(logs.tail(&id, 30_000, u64::MAX).unwrap(), lines[10_000..]);
+    }
+
+    #[test]
+    fn a_reader_loses_nothing_when_the_log_is_rotated_before_it() {
+        let (_dir, logs, id, mut file) = log_with(b"one\ntwo\n");
+        let mut block = [0; 3];
+        let mut position = logs.tail_position(&id, 1).unwrap();
+        assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 3);
+        assert_eq!(&block, b"two");
+        logs.rotate(&id).unwrap();
+        file.write_all(b"x").unwrap();
+        assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 1);
+        assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 1);
+        assert_eq!(block[0], b'x');
+        assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 0);
+    }
+
+    #[test]
+    fn of_a_log_far_over_its_bound_the_end_is_kept_and_positions_stay_right() {
+        let (_dir, logs, id, mut file) = log_with(b"first\n");
+        let mut position = logs.tail_position(&id, 0).unwrap();
+        file.set_len(limits::LOG_BYTES_MAX + 1000).unwrap();
+        file.write_all(b"last").unwrap();
+        logs.rotate(&id).unwrap();
+        assert_eq!(fs::metadata(logs.older_path(&id)).unwrap().len(), limits::LOG_BYTES_MAX);
+        let (mut block, mut read, mut seen) = (vec![0; 1 << 20], Vec::new(), 0);
+        loop {
+            let n = logs.read(&id, &mut position, &mut block).unwrap();
+            if n == 0 {
+                break;
+            }
+            seen += n as u64;
+            read = block[..n].to_vec();
+        }
+        assert_eq!(seen, limits::LOG_BYTES_MAX);
+        assert!(read.ends_with(b"last"));
+    }
+
+    #[test]
+    fn logs_are_for_their_owner_alone() {
+        let (_dir, logs, id, _file) = log_with(b"");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(logs.dir()), mode(&logs.path(&id))), (0o700, 0o600));
+        logs.rotate(&id).unwrap();
+        assert_eq!(mode(&logs.older_path(&id)), 0o600);
+    }
+}

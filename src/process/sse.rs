@@ -1,0 +1,110 @@
+//! A log as server-sent events: one line, one event.
+
+use crate::limits;
+use crate::process::log::is_continuation;
+
+/// Bytes in, events out. Lines end with `\n`, `\r\n` or `\r`, so that each step of a progress bar is an
+/// event; invalid UTF-8 is replaced.
+#[derive(Debug, Default)]
+pub(super) struct LineEvents {
+    /// The line that has not ended yet.
+    line: Vec<u8>,
+    /// The last byte was a `\r` that ended a line: a `\n` belongs to it.
+    after_return: bool,
+}
+
+impl LineEvents {
+    /// Appends an event to `out` for each line that ends in `bytes`, or gets too long.
+    pub(super) fn on_bytes(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while !bytes.is_empty() {
+            if std::mem::take(&mut self.after_return) && bytes[0] == b'\n' {
+                bytes = &bytes[1..];
+                continue;
+            }
+            let room = limits::FOLLOWER_LINE_BYTES_MAX - self.line.len();
+            let end = bytes.iter().take(room).position(|b| matches!(b, b'\n' | b'\r'));
+            let taken = end.unwrap_or(room.min(bytes.len()));
+            self.line.extend_from_slice(&bytes[..taken]);
+            match end.map(|end| bytes[end]) {
+                Some(b'\r') => {
+                    self.after_return = !self.line.is_empty();
+                    if self.after_return {
+                        self.emit(self.line.len(), out);
+                    }
+                }
+                Some(_) => self.emit(self.line.len(), out),
+                None if self.line.len() == limits::FOLLOWER_LINE_BYTES_MAX => {
+                    self.emit(whole_characters(&self.line), out);
+                }
+                None => {}
+            }
+            bytes = &bytes[taken + usize::from(end.is_some())..];
+        }
+    }
+
+    /// Appends what is left as an event, and the one that says that there will be no other.
+    pub(super) fn on_end(&mut self, out: &mut Vec<u8>) {
+        if !self.line.is_empty() {
+            self.emit(self.line.len(), out);
+        }
+        out.extend_from_slice(b"data: [DONE]\n\n");
+    }
+
+    /// Makes the first `bytes` of the line an event.
+    fn emit(&mut self, bytes: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(String::from_utf8_lossy(&self.line[..bytes]).as_bytes());
+        out.extend_from_slice(b"\n\n");
+        self.line.drain(..bytes);
+    }
+}
+
+/// How many of `bytes` do not belong to a character whose end is missing.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let continuations = bytes.iter().rev().take(3).take_while(|b| is_continuation(**b)).count();
+    let Some(lead) = bytes.len().checked_sub(continuations + 1) else { return bytes.len() };
+    let needed = match bytes[lead] {
+        0xC0..=0xDF => 1,
+        0xE0..=0xEF => 2,
+        0xF0..=0xF7 => 3,
+        _ => 0,
+    };
+    if needed > continuations { lead } else { bytes.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(pieces: &[&[u8]]) -> String {
+        let (mut events, mut out) = (LineEvents::default(), Vec::new());
+        for piece in pieces {
+            events.on_bytes(piece, &mut out);
+        }
+        events.on_end(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn each_line_is_an_event_however_the_bytes_come() {
+        let log = "eins\n\nzwölf\r\n10 %\r20 %\r\nrest".as_bytes();
+        let expected = "data: eins\n\ndata: \n\ndata: zwölf\n\ndata: 10 %\n\ndata: 20 %\n\ndata: rest\n\ndata: [DONE]\n\n";
+        assert_eq!(events(&[log]), expected);
+        assert_eq!(events(&log.chunks(1).collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_cut_between_characters() {
+        let line = "€".repeat(limits::FOLLOWER_LINE_BYTES_MAX);
+        let events = events(&[line.as_bytes()]);
+        let pieces: Vec<&str> = events.split("\n\n").map(|e| e.trim_start_matches("data: ")).collect();
+        assert!(pieces.len() > 3);
+        assert!(pieces.iter().all(|p| p.len() <= limits::FOLLOWER_LINE_BYTES_MAX));
+        assert_eq!(pieces.concat().replace("[DONE]", ""), line);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced() {
+        assert_eq!(events(&[b"a\xffb\n"]), "data: a\u{fffd}b\n\ndata: [DONE]\n\n");
+    }
+}

@@ -406,11 +406,6 @@ impl Fleet {
         self.workers.values().map(AnyWorker::view)
     }
 
-    /// Names of those that ended and are still known.
-    pub fn gone_ids(&self) -> impl Iterator<Item = &WorkerId> + '_ {
-        self.gone.iter().map(|gone| &gone.view.id)
-    }
-
     /// The changes since the last call, oldest first: each is what a follower of events gets.
     pub fn take_news(&mut self) -> Vec<View> {
         std::mem::take(&mut self.news)

@@ -207,3 +207,18 @@ Feature: The life of a worker
     Then it is gone
     And its exit reason is cascade
     And the hive ends
+
+  Scenario: A worker that does not say how busy it is, is not idle
+    Given a hive with an idle timeout of 60 seconds
+    And a ready probed worker
+    When 50 seconds of answers without a count pass
+    And 59 seconds of answers without a count pass
+    Then it is ready
+
+  Scenario: A worker that never had a process ends with a reason
+    Given a hive
+    When a native worker is spawned
+    And it is stopped
+    And its launch fails
+    Then it is gone
+    And its exit reason is stopped

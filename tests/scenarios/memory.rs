@@ -9,7 +9,7 @@ use rbee_hive::api::{ReportedHealth, ReportedState};
 use rbee_hive::id::{Backend, Device, Entropy, Pgid, Run, WorkerId};
 use rbee_hive::kinds::{Busy, Kind, Probe, Protocol};
 use rbee_hive::lifecycle::event::{
-    DiskJob, Effect, Event, ExitStatus, Plan, Probed, Signal, Usage, WorkerJob,
+    DiskJob, Effect, Event, ExitStatus, LaunchError, Plan, Probed, Signal, Usage, WorkerJob,
 };
 use rbee_hive::lifecycle::fleet::{Beat, View};
 use rbee_hive::lifecycle::{Fleet, Policy};
@@ -216,6 +216,11 @@ impl World for Memory {
             }
             "its process is gone" => self.dies(ExitStatus::Signal(9)),
             "it sends a heartbeat" => self.beat(None),
+            "its launch fails" => {
+                let view = self.view();
+                let error = LaunchError::Failed("no such program".to_owned());
+                self.on(Event::LaunchFailed { id: view.id, run: view.run, error });
+            }
             "its probe answers" => {
                 let view = self.view();
                 self.on(Event::Probed { id: view.id, run: view.run, probed: Probed::Ready });
@@ -253,6 +258,13 @@ impl World for Memory {
                 if step.contains("hive sleeps") {
                     self.now += by;
                     self.on(Event::Slept(by));
+                } else if step.contains("of answers without a count") {
+                    self.pass(by, |world| {
+                        let view = world.view();
+                        let (id, run) = (view.id, view.run);
+                        world.on(Event::Probed { id: id.clone(), run, probed: Probed::Ready });
+                        world.on(Event::Counted { id, run, running: None });
+                    });
                 } else if step.contains("of heartbeats") {
                     self.pass(by, |world| world.beat(None));
                 } else if step.contains("of progress") {

@@ -26,10 +26,6 @@ fn server_threads() -> usize {
     names.filter(|name| name.starts_with("http-") || name.starts_with("request-")).count()
 }
 
-fn open_descriptors() -> u64 {
-    std::fs::read_dir("/proc/self/fd").unwrap().count() as u64
-}
-
 /// Anonymous memory of this process.
 fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -37,9 +33,26 @@ fn resident_bytes() -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-fn allow_descriptors(current: u64) {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }).unwrap();
+/// Few descriptors, until it is dropped.
+struct Scarce(Rlimit);
+
+impl Scarce {
+    /// As many more as `spare` can be opened.
+    fn descriptors(spare: usize) -> Self {
+        let usual = getrlimit(Resource::Nofile);
+        // The limit is one on their numbers; the lowest free one is given first.
+        let is_open = |n: &u64| std::fs::symlink_metadata(format!("/proc/self/fd/{n}")).is_ok();
+        let last = (0..).filter(|n| !is_open(n)).nth(spare - 1);
+        let current = last.map(|n| n + 1);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum: usual.maximum }).unwrap();
+        Self(usual)
+    }
+}
+
+impl Drop for Scarce {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.0).unwrap();
+    }
 }
 
 /// A connection that has had an answer and is kept.
@@ -48,6 +61,13 @@ fn kept(rig: &Rig) -> Client {
     client.get("/echo");
     assert_eq!(client.reply().status, 200);
     client
+}
+
+/// Returns once no more than so many connections are left at the server.
+fn until_open(rig: &Rig, connections: usize) {
+    while rig.server.connections() > connections {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -108,34 +128,43 @@ fn running_out_of_descriptors_is_survived() {
     let _alone = alone();
     let rig = Rig::with(Options { max_connections: 60_000, ..options() });
     let address = rig.server.local_addr();
-    let usual = getrlimit(Resource::Nofile).current.unwrap_or(1024);
 
     // Idle connections make room: with three descriptors left, every caller is answered.
     let idle: Vec<_> = (0..10).map(|_| kept(&rig)).collect();
-    allow_descriptors(open_descriptors() + 2);
+    let scarce = Scarce::descriptors(3);
     for _ in 0..30 {
         kept(&rig);
     }
-    allow_descriptors(usual);
-    drop(idle);
+    drop((scarce, idle));
 
     // Busy ones do not: who cannot be accepted waits until a descriptor is free.
     let mut busy: Vec<_> = (0..10).map(|_| rig.connect()).collect();
     busy.iter_mut().for_each(|client| client.get("/park"));
     let mut tickets: Vec<Ticket> = busy.iter().map(|_| rig.parked()).collect();
-    while rig.server.connections() > busy.len() {
-        std::thread::yield_now(); // until those from before are closed
-    }
-    let callers: Vec<TcpStream> = {
-        allow_descriptors(open_descriptors() + 3);
-        std::iter::from_fn(|| TcpStream::connect(address).ok()).take(10).collect()
-    };
+    until_open(&rig, busy.len());
+    let scarce = Scarce::descriptors(4);
+    let callers: Vec<TcpStream> = std::iter::from_fn(|| TcpStream::connect(address).ok()).take(10).collect();
     assert!(!callers.is_empty());
     while let Some(ticket) = tickets.pop() {
         ticket.answer(text("done".into()));
     }
     assert!(busy.iter_mut().all(|client| client.reply().body == "done"));
-    drop((busy, callers));
-    allow_descriptors(usual);
+    drop((busy, callers, scarce));
     assert_eq!(rig.get("/thread").status, 200);
+}
+
+#[test]
+fn the_last_descriptor_is_taken_at_nobodys_expense() {
+    let _alone = alone();
+    let rig = Rig::with(Options { max_connections: 60_000, ..options() });
+    for _ in 0..20 {
+        let mut clients: Vec<_> = (0..6).map(|_| kept(&rig)).collect();
+        until_open(&rig, clients.len()); // those of the last round are closed
+        let _scarce = Scarce::descriptors(2);
+        clients.push(kept(&rig));
+        for client in &mut clients {
+            client.get("/echo");
+            assert_eq!(client.reply().status, 200);
+        }
+    }
 }

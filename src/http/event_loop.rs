@@ -1,7 +1,6 @@
 //! A thread that owns connections. It waits for sockets, for its inbox and for the nearest deadline, and
 //! for nothing else: with no connection it sleeps until there is one.
 
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,10 +11,10 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 
 use super::Service;
 use super::connection::{Connection, Desk, Fate};
+use super::listener::Listener;
 use super::pool::Pool;
 use super::server::{Shared, Timeouts};
 use super::slots::{Slots, Token};
@@ -32,7 +31,7 @@ const EVENTS: usize = 256;
 pub(super) struct EventLoop {
     epoll: OwnedFd,
     /// `None` once the end has been announced.
-    listener: Option<Arc<TcpListener>>,
+    listener: Option<Arc<Listener>>,
     shared: Arc<Shared>,
     /// Of the loop that gets connections for which this one has no room.
     neighbour: Arc<Inbox>,
@@ -55,7 +54,7 @@ pub(super) struct EventLoop {
 impl EventLoop {
     /// A loop with its own inbox and its neighbour's.
     pub(super) fn new(
-        listener: Arc<TcpListener>,
+        listener: Arc<Listener>,
         shared: Arc<Shared>,
         [inbox, neighbour]: [Arc<Inbox>; 2],
         timeouts: Timeouts,
@@ -184,7 +183,7 @@ impl EventLoop {
     fn accept(&mut self) {
         for _ in 0..limits::ACCEPTS_PER_TURN {
             let Some(listener) = &self.listener else { return };
-            match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            match listener.accept() {
                 Ok(socket) => self.welcome(socket, true),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) if self.make_room() => {}

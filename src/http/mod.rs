@@ -21,6 +21,7 @@ pub mod error;
 mod event_loop;
 pub mod events;
 pub mod handlers;
+mod listener;
 mod pool;
 pub mod route;
 mod server;

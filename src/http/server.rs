@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Service;
 use super::event_loop::EventLoop;
+use super::listener::Listener;
 use super::pool::Pool;
 use super::ticket::{Inbox, StreamWaker};
 use crate::limits;
@@ -89,7 +90,7 @@ impl Server {
         // Inherited by every connection: an answer must not wait for the acknowledgement of the last.
         rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
         let address = listener.local_addr()?;
-        let listener = Arc::new(listener);
+        let listener = Arc::new(Listener::new(listener));
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
             connections_max: options.max_connections.clamp(1, limits::CONNECTIONS_MAX),

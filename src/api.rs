@@ -99,13 +99,72 @@ pub struct Exit {
     /// Name of the signal that ended it (`SIGKILL`).
     pub signal: Option<String>,
     /// Why, in a word: `exited`, `signaled`, `stopped`, `idle`, `cascade`, `ready_timeout`, `deaf`,
-    /// `launch_failed`, `port_lost`.
+    /// `launch_failed`, `port_lost`, `make_room` (another one needed its memory), `no_room` (those who were
+    /// to leave for it did not).
     pub reason: String,
     /// What a person needs beyond that, where there is something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The last lines of its log.
     pub log: Vec<String>,
+}
+
+/// Header of `GET /v1/capacity`: what the worker takes, in bytes.
+pub const REQUIRED_HEADER: &str = "X-Rbee-Required-Bytes";
+/// Header of `GET /v1/capacity`: what its device has for it, in bytes.
+pub const AVAILABLE_HEADER: &str = "X-Rbee-Available-Bytes";
+/// Header of `GET /v1/capacity`: where it would go.
+pub const DEVICE_HEADER: &str = "X-Rbee-Device";
+
+/// The figures of `GET /v1/capacity`: the `details` where a model does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapacityAnswer {
+    /// The device, or several joined by commas.
+    pub device: String,
+    /// What the worker takes, in bytes.
+    pub required_bytes: u64,
+    /// What the device has for it, in bytes.
+    pub available_bytes: u64,
+    /// What it takes for what; not known where the memory was given, nor from an answer that it fits.
+    pub breakdown: Option<Breakdown>,
+    /// What would fit instead; each alone is enough.
+    #[serde(default)]
+    pub suggestions: Vec<Suggestion>,
+    /// Where nothing else helps: the weights that would fit with this context, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_bytes_max: Option<u64>,
+}
+
+/// Memory of a worker by what it is for, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breakdown {
+    /// The model's tensors.
+    pub weights: u64,
+    /// KV cache, or the state of recurrent layers.
+    pub kv_cache: u64,
+    /// Compute and output buffers.
+    pub compute: u64,
+    /// What the engine takes whatever the model.
+    pub constant: u64,
+}
+
+/// Something that would fit: one of these differs from what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suggestion {
+    /// Another device, or several joined by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// A shorter context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctx: Option<u32>,
+    /// A smaller quantisation of the same repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Idle workers are stopped for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub make_room: Option<bool>,
+    /// What it takes then, in bytes.
+    pub required_bytes: u64,
 }
 
 /// A worker as listed.
@@ -139,6 +198,8 @@ pub struct Worker {
     pub slots_available: u32,
     /// Restarts after crashes; forgotten after five minutes of health.
     pub restart_count: u32,
+    /// Memory that it was promised on its devices, in bytes.
+    pub reserved_bytes: u64,
     /// Memory of its process tree, resident; unknown until it was looked at.
     pub memory_bytes: Option<u64>,
     /// When its present run was launched.
@@ -342,6 +403,86 @@ pub struct HeartbeatWorker {
     pub pid: Option<u32>,
     /// Restarts after crashes.
     pub restart_count: u32,
+}
+
+/// `GET /v1/devices`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// The processor and its memory.
+    pub cpu: Cpu,
+    /// GPUs in the order of the bus; MIG instances in the place of the GPU that they are parts of.
+    pub gpus: Vec<Gpu>,
+    /// Models in the cache.
+    pub models: usize,
+    /// Workers that live.
+    pub workers: usize,
+    /// The file system of the model cache; `null` where that cannot be told.
+    pub disk: Option<Disk>,
+    /// What can compute here.
+    pub backends: Vec<Backend>,
+    /// A driver does not answer: the GPUs are as they were `age_s` ago.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stale: bool,
+    /// Seconds since the GPUs were seen; only if `stale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+}
+
+/// `cpu` of [`Devices`]: what this process may use, within affinity, quota and limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Cores.
+    pub cores: u32,
+    /// Memory in GiB, rounded to the nearest.
+    pub ram_gb: u64,
+    /// Memory in bytes.
+    pub ram_total_bytes: u64,
+    /// What can be taken of it without swapping.
+    pub ram_available_bytes: u64,
+}
+
+/// One of `gpus` of [`Devices`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// `gpu0`, or `gpu0:1` for a MIG instance.
+    pub id: String,
+    /// The product's name.
+    pub name: String,
+    /// Memory in GiB, rounded to the nearest.
+    pub vram_gb: u64,
+    /// Memory in bytes; 0 if it is lost and was never seen well.
+    pub vram_total_bytes: u64,
+    /// What is free of it now; 0 if it is lost.
+    pub vram_free_bytes: u64,
+    /// What the driver calls it.
+    pub uuid: Option<String>,
+    /// What computes.
+    pub backend: Backend,
+    /// Degrees Celsius.
+    pub temperature_c: Option<u32>,
+    /// Percent of the last sample period in which it computed.
+    pub utilization_percent: Option<u32>,
+    /// Who told: `nvml`, `nvidia-smi` or `sysfs`.
+    pub driver: String,
+    /// It fell off the bus, or its driver says so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lost: bool,
+    /// Its memory is the processor's: what is taken here is taken there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared_memory: bool,
+}
+
+/// `disk` of [`Devices`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What an ordinary user may still write.
+    pub available_bytes: u64,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The body of every error.

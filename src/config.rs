@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::capacity::ledger::Rules;
+use crate::devices::ProbeConfig;
 use crate::id::Token;
 use crate::kinds::Kinds;
 
@@ -41,6 +43,10 @@ pub struct Config {
     pub worker_ports: RangeInclusive<u16>,
     /// The kinds of workers there are.
     pub kinds: Kinds,
+    /// Where devices are looked for.
+    pub probe: ProbeConfig,
+    /// What is kept from the workers: memory, devices.
+    pub rules: Rules,
     /// State and logs; absolute.
     pub data_dir: PathBuf,
     /// The model cache; absolute.

@@ -1,10 +1,14 @@
 //! What the fuzz targets run, each a function over bytes that panics if something is broken. The tests below
 //! run the same over the kept corpus and over random bytes.
 
+use std::io::{self, Read};
+
+use crate::capacity::{gguf, safetensors};
 use crate::http::Method;
 use crate::http::route::{Route, route as find_route};
 use crate::kinds::manifest;
 use crate::lifecycle::simulation::{Step, play};
+use crate::limits;
 use crate::models::reference::ModelRef;
 
 pub use crate::http::check_pieces as conn;
@@ -64,18 +68,107 @@ pub fn kind_manifest(bytes: &[u8]) {
     }
 }
 
+/// Places at which a header that was accepted is cut: as many as a fuzzer's time allows.
+const CUTS: usize = 16;
+
+/// Bytes as a GGUF.
+///
+/// # Panics
+/// If the reader does; if what it takes contradicts itself, is larger than it may be or reads otherwise in pieces;
+/// if a header is taken that is not all there; or if a fault is nothing to show to a person.
+pub fn gguf(bytes: &[u8]) {
+    let whole = gguf::read(&mut &*bytes);
+    let pieces = gguf::read(&mut Drip(bytes));
+    let header = match (whole, pieces) {
+        (Ok(header), Ok(again)) => {
+            assert_eq!((&header.tensors, header.file_bytes()), (&again.tensors, again.file_bytes()));
+            header
+        }
+        (whole, pieces) => {
+            let (fault, again) = (whole.err(), pieces.err());
+            assert_eq!(fault, again, "it reads the same in pieces");
+            return check_shown(&fault.expect("one is an error").to_string());
+        }
+    };
+    assert!(header.tensors.len() as u64 <= limits::GGUF_TENSORS_MAX);
+    assert!(header.read_bytes <= bytes.len() as u64 && header.read_bytes <= header.data_offset);
+    let mut end = 0_u64;
+    for tensor in &header.tensors {
+        assert_eq!(tensor.offset, end.next_multiple_of(header.alignment.into()), "tensors follow each other");
+        assert!((1..=4).contains(&tensor.shape.len()));
+        let numbers: u128 = tensor
+            .shape
+            .iter()
+            .map(|size| u128::from(*size))
+            .try_fold(1, u128::checked_mul)
+            .unwrap_or_default(); // huge, times nothing
+        let blocks = numbers / u128::from(tensor.kind.block());
+        assert_eq!(u128::from(tensor.bytes), blocks * u128::from(tensor.kind.block_bytes()));
+        end = tensor.offset + tensor.bytes;
+    }
+    assert_eq!(header.file_bytes(), header.data_offset + end);
+    let read = usize::try_from(header.read_bytes).expect("no more than there was");
+    for cut in (0..read).rev().step_by(1 + read / CUTS) {
+        assert_eq!(gguf::read(&mut &bytes[..cut]), Err(gguf::Fault::Truncated), "cut at {cut}");
+    }
+}
+
+/// Bytes as a safetensors file.
+///
+/// # Panics
+/// As for [`gguf`].
+pub fn safetensors(bytes: &[u8]) {
+    let length = bytes.len() as u64;
+    for file_bytes in [length, u64::MAX] {
+        let whole = safetensors::read(&mut &*bytes, file_bytes);
+        assert_eq!(whole, safetensors::read(&mut Drip(bytes), file_bytes), "it reads the same in pieces");
+        let header = match whole {
+            Ok(header) => header,
+            Err(fault) => {
+                check_shown(&fault.to_string());
+                continue;
+            }
+        };
+        assert!(header.tensors <= limits::SAFETENSORS_TENSORS_MAX);
+        assert_eq!(header.data_offset + header.bytes, file_bytes);
+        assert_eq!(header.bytes_by_dtype.values().sum::<u64>(), header.bytes);
+        let read = usize::try_from(header.data_offset).expect("no more than there was");
+        for cut in (0..read).rev().step_by(1 + read / CUTS) {
+            let fault = safetensors::read(&mut &bytes[..cut], file_bytes);
+            assert_eq!(fault, Err(safetensors::Fault::Truncated), "cut at {cut}");
+        }
+    }
+}
+
+/// What may stand in an answer and in a log line as it is.
+fn check_shown(message: &str) {
+    assert!(message.len() < 200 && message.bytes().all(|b| b == b' ' || b.is_ascii_graphic()), "{message:?}");
+}
+
+/// Gives its bytes one by one.
+struct Drip<'a>(&'a [u8]);
+
+impl Read for Drip<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let one = buffer.len().min(1);
+        self.0.read(&mut buffer[..one])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 5] = [
+    const TARGETS: [Target; 7] = [
         ("conn", conn),
         ("fleet", fleet),
         ("route", route),
         ("model_ref", model_ref),
         ("kind_manifest", kind_manifest),
+        ("gguf", gguf),
+        ("safetensors", safetensors),
     ];
 
     #[test]

@@ -29,14 +29,17 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SI
 use signal_hook::iterator::Signals;
 
 use crate::api::{Heartbeat, HiveStatus};
+use crate::capacity::inspect::Inspector;
+use crate::capacity::ledger::Ledger;
 use crate::cli::{self, Parsed};
 use crate::clock::rfc3339;
 use crate::config::Config;
+use crate::devices::{self, Devices, Picture as DevicesPicture, child};
 use crate::http::handlers::Api;
 use crate::http::{Options, Server, StreamWaker, Timeouts};
-use crate::id::{SystemEntropy, WorkerId};
+use crate::id::{Pgid, SystemEntropy, WorkerId};
 use crate::kinds::{CommandLine, Values, find_program};
-use crate::lifecycle::event::{Effect, LaunchJob};
+use crate::lifecycle::event::{Effect, Event, LaunchJob};
 use crate::lifecycle::fleet::Effects;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
@@ -51,7 +54,7 @@ use crate::sys;
 use crate::thread::Joined;
 
 /// The program `rbee-hive`: reads `args` (without the program's name), runs, and gives the exit code: 0 ok, 1
-/// runtime failure, 2 usage error.
+/// runtime failure, 2 usage error, 3 from `capacity` for a model that does not fit.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let parsed = match cli::run(args, &|name| std::env::var_os(name)) {
         Ok(parsed) => parsed,
@@ -61,10 +64,25 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match parsed {
-        Parsed::Print(text) => match io::stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            _ => ExitCode::SUCCESS,
+        Parsed::ProbeGpus(args) => child::main(&args),
+        Parsed::Devices(command) => match command.run() {
+            Ok(text) => print(&text),
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::from(error.exit_code)
+            }
         },
+        Parsed::Capacity(command) => match command.run() {
+            Ok((text, fits)) => {
+                let printed = print(&text);
+                if fits { printed } else { ExitCode::from(DOES_NOT_FIT) }
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::from(error.exit_code)
+            }
+        },
+        Parsed::Print(text) => print(&text),
         Parsed::NoCommand(help) => {
             eprint!("{help}");
             ExitCode::from(2)
@@ -82,6 +100,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     }
 }
+
+/// Whoever reads it may have had enough.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// The exit code of `capacity` for a model that does not fit.
+const DOES_NOT_FIT: u8 = 3;
 
 /// The one line on stdout. Who started the hive may have closed it.
 fn announce(url: &str) {
@@ -139,6 +168,19 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let launch_config = launch::Config { host: worker_host, owner, logs: Arc::clone(&logs), descriptors };
     let (launch_thread, launch) = launch::start(launch_config, render, exits.clone(), tell(&inbox))?;
     let (follow_thread, followers) = follow::start(Arc::clone(&logs))?;
+    // Before the first look: an older picture than the one that it has, it does not take.
+    let ledger = Ledger::new(config.rules.clone(), DevicesPicture::unknown());
+    let groups = {
+        let picture = Arc::clone(&picture);
+        move || {
+            let snapshot = picture.snapshot();
+            snapshot.workers.iter().filter_map(|entry| entry.worker.pid.map(Pgid)).collect()
+        }
+    };
+    let looked = tell(&inbox);
+    let (devices_thread, devices) =
+        devices::start(config.probe, groups, move |picture| looked(Event::Devices(picture)))?;
+    devices.refresh(); // drivers take their time at first
 
     let heartbeat = heartbeat(config.hive_id.clone(), urls.for_queen, boot_id.clone(), &picture);
     let relay = config
@@ -167,6 +209,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         exits,
         worker_io,
         followers: followers.clone(),
+        devices: devices.clone(),
         worker_host,
         relay: relay.clone(),
         streams: Arc::clone(&streams),
@@ -174,7 +217,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let left = Arc::new(OnceLock::new());
     let supervisor = {
         let (picture, left, signals) = (Arc::clone(&picture), Arc::clone(&left), signals.handle());
-        let fleet = Fleet::new(policy, config.worker_ports.clone(), Box::new(entropy));
+        let fleet = Fleet::new(policy, config.worker_ports.clone(), ledger, Box::new(entropy));
         // For a start that fails: after the cascade nobody listens any more.
         let inbox = inbox.clone();
         let stop = move || {
@@ -193,6 +236,9 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         inbox: inbox.clone(),
         kinds,
         model_dir: config.model_dir,
+        inspector: Inspector::default(),
+        devices,
+        rules: config.rules,
         logs,
         worker_ports: config.worker_ports,
         followers,
@@ -242,6 +288,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     exits_thread.join();
     server.drain(HTTP_DRAIN);
     follow_thread.join();
+    devices_thread.join();
     info!("hive ends");
     Ok(Ended::Clean)
 }
@@ -253,6 +300,7 @@ struct Hands {
     exits: Jobs<exits::Job>,
     worker_io: Jobs<worker_io::Job>,
     followers: Followers,
+    devices: Devices,
     worker_host: IpAddr,
     relay: Option<Arc<Relay>>,
     streams: Arc<OnceLock<StreamWaker>>,
@@ -266,6 +314,7 @@ impl Surroundings for Hands {
                 Effect::Disk(job) => drop(self.launch.send(job)),
                 Effect::Signal { id, run, signal } => self.exits.send(exits::Job::Signal { id, run, signal }),
                 Effect::Worker(job) => self.worker_io.send(job),
+                Effect::LookAtDevices => self.devices.refresh(),
             }
         }
     }
@@ -348,8 +397,10 @@ fn render(host: IpAddr, hive_url: String) -> launch::Render {
             worker_id: &job.id,
             model_path: &plan.model_path,
             model_ref: &plan.model_ref,
-            backend: plan.backend,
-            device: plan.device,
+            backend: job.placement.backend,
+            device: &job.placement.device(),
+            device_count: job.placement.shares.len(),
+            memory_fraction: job.placement.fraction(),
             host: &host,
             port: job.port,
             hive_url: &hive_url,

@@ -225,13 +225,28 @@ impl fmt::Display for Backend {
     }
 }
 
-/// Where a worker computes: `cpu` or `gpuN`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Where a worker computes: `cpu`, `gpuN`, or `gpuN:M` for a part of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Device {
     /// The processor and its memory.
     Cpu,
     /// A GPU by its number in the order of PCI bus ids.
     Gpu(u16),
+    /// A MIG instance of a GPU.
+    Mig {
+        /// The GPU's number.
+        gpu: u16,
+        /// The GPU instance id, as the driver counts.
+        instance: u16,
+    },
+}
+
+/// A number without sign, spaces or leading zeros.
+fn plain_number(digits: &str) -> Result<u16, ()> {
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let canonical = digits == "0" || !digits.starts_with('0');
+    if plain && canonical { digits.parse().map_err(|_| ()) } else { Err(()) }
 }
 
 impl std::str::FromStr for Device {
@@ -240,10 +255,26 @@ impl std::str::FromStr for Device {
         if s == "cpu" {
             return Ok(Self::Cpu);
         }
-        let digits = s.strip_prefix("gpu").ok_or(())?;
-        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        let canonical = digits == "0" || !digits.starts_with('0');
-        if plain && canonical { digits.parse().map(Self::Gpu).map_err(|_| ()) } else { Err(()) }
+        let numbers = s.strip_prefix("gpu").ok_or(())?;
+        match numbers.split_once(':') {
+            None => plain_number(numbers).map(Self::Gpu),
+            Some((gpu, instance)) => {
+                Ok(Self::Mig { gpu: plain_number(gpu)?, instance: plain_number(instance)? })
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = &'static str;
+    fn try_from(s: String) -> Result<Self, &'static str> {
+        s.parse().map_err(|()| "a device is \"cpu\", \"gpu0\" or \"gpu0:1\"")
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> Self {
+        device.to_string()
     }
 }
 
@@ -252,6 +283,7 @@ impl fmt::Display for Device {
         match self {
             Self::Cpu => f.write_str("cpu"),
             Self::Gpu(n) => write!(f, "gpu{n}"),
+            Self::Mig { gpu, instance } => write!(f, "gpu{gpu}:{instance}"),
         }
     }
 }

@@ -16,9 +16,12 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod api;
+pub mod capacity;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
+pub mod devices;
 pub mod duration;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -140,6 +140,31 @@ pub const SNAPSHOT_DEPTH_MAX: usize = 4;
 pub const REF_BYTES_MAX: u64 = 256;
 /// Header of a safetensors file, as its reference reader has it.
 pub const SAFETENSORS_HEADER_BYTES_MAX: u64 = 100_000_000;
+/// A name or a text in that header; beyond it the file is refused. Training notes are the longest.
+pub const SAFETENSORS_TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Tensors of one safetensors file; beyond it the file is refused. A mixture of 384 experts that is not split has
+/// some hundred thousand.
+pub const SAFETENSORS_TENSORS_MAX: u64 = 262_144;
+/// A model's `config.json`; beyond it the file is refused. Those that name each layer's quantisation have some
+/// hundred KiB.
+pub const CONFIG_JSON_BYTES_MAX: u64 = 1024 * 1024;
+/// Header of a GGUF; beyond it the file is refused. A vocabulary of 256 000 tokens makes 15 MiB.
+pub const GGUF_HEADER_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Entries of a GGUF's metadata; beyond it the file is refused. Usual are 30 to 60.
+pub const GGUF_ENTRIES_MAX: u64 = 4096;
+/// Tensors of a GGUF; beyond it the file is refused. The largest models have some thousand.
+pub const GGUF_TENSORS_MAX: u64 = 65_536;
+/// A key of a GGUF, as its specification has it; beyond it the file is refused.
+pub const GGUF_KEY_BYTES_MAX: u64 = 65_535;
+/// A text of a GGUF's metadata; a longer one is not kept: a chat template is of no use here.
+pub const GGUF_TEXT_KEPT_BYTES_MAX: u64 = 1024;
+/// Numbers of an array in a GGUF's metadata; of a longer one only the length is kept. One for each layer is what
+/// is needed.
+pub const GGUF_ARRAY_KEPT_MAX: u64 = 8192;
+/// Keys, texts, numbers and names that are kept of a GGUF's header in all; beyond it the file is refused.
+pub const GGUF_KEPT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// What may be read of a GGUF beyond its header.
+pub const GGUF_READ_AHEAD_BYTES: usize = 64 * 1024;
 /// A worker's log; beyond it the older part becomes `.log.1`, and what was there before is gone.
 pub const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// Lines of a log kept with the exit of a worker.
@@ -160,6 +185,23 @@ pub const LOG_BLOCK_BYTES: usize = 64 * 1024;
 
 /// Workers at once, ended ones not counted.
 pub const WORKERS_MAX: usize = 1024;
+/// Memory of a dead worker that the driver does not give back is waited for so long.
+pub const MEMORY_RETURN_WAIT: Duration = Duration::from_secs(5);
+/// A worker admitted in the place of others waits so long beyond their grace before it is given up.
+pub const ROOM_WAIT: Duration = Duration::from_secs(20);
+/// Memory that a spawn may ask for, in bytes: a pebibyte.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 50;
+/// Quantisations of a repository that are looked at for one that fits.
+pub const SUGGESTED_MODELS_MAX: usize = 16;
+/// Layers of a model.
+pub const MODEL_LAYERS_MAX: u64 = 4096;
+/// Any other number of a model's metadata. Products of three of them stay within 64 bits with room to spare
+/// for small factors; beyond that sums and products saturate.
+pub const MODEL_NUMBER_MAX: u64 = 1 << 28;
+/// Models whose headers are remembered.
+pub const INSPECTED_MODELS_MAX: usize = 64;
+/// GPUs that one worker may be split over.
+pub const DEVICES_PER_WORKER_MAX: usize = 16;
 /// A worker that ended stays askable for so long.
 pub const GONE_KEEP: Duration = Duration::from_secs(600);
 /// Ended workers kept; beyond it the oldest is forgotten.
@@ -209,6 +251,44 @@ pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An answer of a worker to a probe; the rest is not read.
 pub const EXCHANGE_BYTES_MAX: usize = 256 * 1024;
 
+// ---- Devices ----
+
+/// A picture of the devices serves whoever asks for so long: a thousand requests a second cost one probe.
+pub const DEVICES_FRESH: Duration = Duration::from_secs(1);
+/// Figures of GPUs that are older because a driver hangs are called stale.
+pub const DEVICES_STALE_AFTER: Duration = Duration::from_secs(2);
+/// Time between two looks that were asked for beside that.
+pub const DEVICES_REFRESH: Duration = Duration::from_millis(200);
+/// The first answer of a probe child: a driver without its persistence daemon wakes every card first.
+pub const PROBE_FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// Any later answer; beyond it the child is killed. More than [`NVIDIA_SMI_TIMEOUT`].
+pub const PROBE_ANSWER: Duration = Duration::from_secs(3);
+/// A line of a probe child: a thousand processes on each of sixteen cards; beyond it the child is killed.
+pub const PROBE_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// All runs of `nvidia-smi` for one look; beyond it it is killed.
+pub const NVIDIA_SMI_TIMEOUT: Duration = Duration::from_secs(2);
+/// What one run of it may print; beyond it it is killed.
+pub const NVIDIA_SMI_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Where no driver was found, the next look for one.
+pub const DRIVER_LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// First wait before a failed probe child has a successor; doubles.
+pub const PROBE_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait before that.
+pub const PROBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Killed probe children that hang in the kernel; beyond it no other is started until one is dead.
+pub const PROBES_LEFT_MAX: usize = 4;
+/// What the end of the hive, or of a command, waits for a killed probe child.
+pub const PROBE_KILL_WAIT: Duration = Duration::from_millis(500);
+/// A file of sysfs, procfs or a cgroup; the rest is not read.
+pub const KERNEL_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// GPUs of a machine, MIG instances of a GPU, processes on a GPU; what is beyond is not looked at.
+pub const GPUS_MAX: usize = 64;
+/// Processes that use a GPU.
+pub const GPU_USERS_MAX: usize = 1024;
+/// Used memory of a GPU that belongs to no process that the driver tells of; beyond it the driver does not
+/// tell of all. Drivers keep some hundred MiB for themselves.
+pub const GPU_UNEXPLAINED_BYTES: u64 = 1024 * 1024 * 1024;
+
 // ---- Events and the queen ----
 
 /// Changes kept for event streams that come back with `Last-Event-ID`.
@@ -233,6 +313,15 @@ pub const RELAY_ADDRS_MAX: usize = 16;
 pub const RELAY_BUFFER_BYTES: usize = 64 * 1024;
 /// What is read of the queen's answer.
 pub const RELAY_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+// ---- The client ----
+
+/// Until a hive takes the connection.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(5);
+/// A call of a hive, from its beginning to the end of the answer.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is read of an answer; a longer one is no hive's.
+pub const CLIENT_ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 // ---- Stand-ins ----
 
@@ -277,4 +366,6 @@ const _: () = assert!(FOLLOWERS_MAX <= STREAMS_MAX, "a follower is a stream");
 const _: () = assert!(EXIT_LOG_BYTES_MAX < LOG_BYTES_MAX, "the end of a log is a part of it");
 const _: () = assert!(BACKOFF_FIRST.as_secs() <= BACKOFF_MAX.as_secs(), "the first wait is the shortest");
 const _: () = assert!(HEAD_BYTES_MAX < RELAY_BUFFER_BYTES, "the head of the queen's answer must fit");
+const _: () =
+    assert!(NVIDIA_SMI_TIMEOUT.as_secs() < PROBE_ANSWER.as_secs(), "a child says that its command hung");
 const _: () = assert!(MOCK_FLOOD_LINES * 100 > LOG_BYTES_MAX, "a flood is more than a log holds");

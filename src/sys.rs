@@ -117,3 +117,14 @@ pub fn close_inherited_on_exec() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The GPU instance id of a MIG device; `None` if the driver does not tell.
+pub fn mig_instance_id(nvml: &nvml_wrapper::Nvml, device: &nvml_wrapper::Device<'_>) -> Option<u32> {
+    let function = nvml.lib().nvmlDeviceGetGpuInstanceId.as_ref().ok()?;
+    let mut id = 0;
+    // JUSTIFICATION: nvml-wrapper finds MIG devices and has no call for their ids, by which they are named.
+    // SAFETY: the function is that of the library which made the handle; both live as long as the borrows,
+    // and it writes one number to where the pointer leads.
+    let code = unsafe { function(device.handle(), &raw mut id) };
+    (code == 0).then_some(id)
+}

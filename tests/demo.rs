@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{descendants_of, eventually, kill, write_model};
+use support::{descendants_of, eventually, gguf, kill};
 
 /// A demo whose folder is made in `folder`, by which its processes are known afterwards.
 fn demo(folder: &Path) -> Command {
@@ -60,7 +60,7 @@ fn an_interrupt_ends_it_and_all_that_it_started() {
     let (engine, model) = (things.path().join("engine"), things.path().join("model.gguf"));
     std::fs::write(&engine, "#!/bin/sh\nsleep 600\n").unwrap();
     std::fs::set_permissions(&engine, std::fs::Permissions::from_mode(0o755)).unwrap();
-    write_model(&model);
+    gguf::TINY.write(&model);
     let mut command = demo(folder.path());
     let mut demo = command.arg("--engine").arg(engine).arg("--model").arg(model).spawn().unwrap();
     let mut said = BufReader::new(demo.stdout.take().unwrap()).lines();

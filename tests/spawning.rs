@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 
 use serde_json::{Value, json};
-use support::{Hive, Reply, eventually, kill, variable, write_model};
+use support::{Hive, Reply, eventually, gguf, kill, variable};
 
 const SPAWN: &str = "/v1/workers/spawn";
 
@@ -64,7 +64,7 @@ fn a_spawn_says_what_it_made() {
 fn files_that_are_no_models_and_files_from_elsewhere_are_refused() {
     let hive = Hive::start();
     let elsewhere = hive.folder.path().join("elsewhere.gguf");
-    write_model(&elsewhere);
+    gguf::TINY.write(&elsewhere);
     symlink(&elsewhere, hive.models.join("link.gguf")).unwrap();
     symlink(hive.folder.path(), hive.models.join("folder")).unwrap();
     symlink("nowhere", hive.models.join("dangling.gguf")).unwrap();
@@ -81,7 +81,7 @@ fn files_that_are_no_models_and_files_from_elsewhere_are_refused() {
     ] {
         std::fs::write(hive.models.join(name), bytes).unwrap();
     }
-    std::fs::write(hive.models.join("shut.gguf"), b"GGUF\x03\0\0\0").unwrap();
+    gguf::TINY.write(&hive.models.join("shut.gguf"));
     std::fs::set_permissions(hive.models.join("shut.gguf"), Permissions::from_mode(0o000)).unwrap();
     let root = std::fs::read(hive.models.join("shut.gguf")).is_ok();
     for (name, status, code) in [
@@ -372,7 +372,7 @@ fn arguments_are_passed_as_they_are() {
     let kind = witness(&["{model_path}", "{model_ref}|{host}:{port}", "$(touch {port})", "a b"]);
     let hive = Hive::builder().kind(kind).start();
     let name = "we ird '$(touch X)' `id` {port} \"q\" ; & * %s #.gguf";
-    write_model(&hive.models.join(name));
+    gguf::TINY.write(&hive.models.join(name));
     let reference = format!("file:{}/{name}", hive.models.display());
     let reply = hive.post(
         SPAWN,

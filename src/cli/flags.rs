@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use super::value;
 use crate::config::LogFormat;
+use crate::id::Device;
 use crate::limits;
 
-/// A flag of `serve`.
-pub(super) struct Flag {
+/// A flag of a command that collects what was typed in a `T`.
+pub(super) struct Flag<T: 'static = Typed> {
     /// `--name`, without the dashes.
     pub name: &'static str,
-    /// What its value is called.
+    /// What its value is called; empty if it takes none.
     pub value: &'static str,
-    /// The variable that is read where the flag is not given; commas part the values of a repeatable one.
+    /// The variable that is read where the flag is not given, if there is one; commas part the values of a
+    /// repeatable one.
     pub env: &'static str,
     /// What holds without it, for people.
     pub default: &'static str,
@@ -26,7 +28,7 @@ pub(super) struct Flag {
     /// What it does, in a line.
     pub help: &'static str,
     /// Reads a value; an error says what would be right.
-    pub set: fn(&mut Typed, &OsStr) -> Result<(), String>,
+    pub set: fn(&mut T, &OsStr) -> Result<(), String>,
 }
 
 /// What was typed, each value read by itself. `None` and empty: to be worked out.
@@ -48,6 +50,8 @@ pub(super) struct Typed {
     pub worker_ports: RangeInclusive<u16>,
     pub workers: Vec<(String, PathBuf)>,
     pub kind_files: Vec<PathBuf>,
+    pub reserve: Vec<(Device, u64)>,
+    pub hidden: Vec<Device>,
     pub data_dir: Option<PathBuf>,
     pub model_dir: Option<PathBuf>,
     pub threads: usize,
@@ -74,6 +78,8 @@ impl Default for Typed {
             worker_ports: 8601..=8699,
             workers: Vec::new(),
             kind_files: Vec::new(),
+            reserve: Vec::new(),
+            hidden: Vec::new(),
             data_dir: None,
             model_dir: None,
             threads: 4,
@@ -84,7 +90,7 @@ impl Default for Typed {
 }
 
 /// All flags of `serve`, in the order of `--help`.
-pub(super) const FLAGS: [Flag; 21] = [
+pub(super) const FLAGS: [Flag; 23] = [
     Flag {
         name: "bind",
         value: "ADDR",
@@ -239,6 +245,24 @@ pub(super) const FLAGS: [Flag; 21] = [
         set: |typed, text| value::path(text).map(|v| typed.kind_files.push(v)),
     },
     Flag {
+        name: "reserve",
+        value: "DEVICE=SIZE",
+        env: "RBEE_HIVE_RESERVE",
+        default: "none",
+        repeatable: true,
+        help: "Memory kept for others, like gpu0=1GiB; repeatable",
+        set: |typed, text| value::reserve(text).map(|v| typed.reserve.push(v)),
+    },
+    Flag {
+        name: "hide-device",
+        value: "DEVICE",
+        env: "RBEE_HIVE_HIDE_DEVICE",
+        default: "none",
+        repeatable: true,
+        help: "A device that is not offered; repeatable",
+        set: |typed, text| value::device(text).map(|v| typed.hidden.push(v)),
+    },
+    Flag {
         name: "data-dir",
         value: "DIR",
         env: "RBEE_HIVE_DATA_DIR",
@@ -319,6 +343,8 @@ mod tests {
             "queen-token-file",
             "worker",
             "kind-file",
+            "reserve",
+            "hide-device",
             "data-dir",
             "model-dir",
         ];

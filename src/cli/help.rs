@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use super::COMMANDS;
-use super::flags::FLAGS;
+use super::capacity;
+use super::devices;
+use super::flags::{FLAGS, Flag};
 
 const WIDTH: usize = 80;
 
@@ -26,19 +28,45 @@ pub(super) fn top() -> String {
 
 /// `rbee-hive serve --help`.
 pub(super) fn serve() -> String {
-    let mut text = "Run the hive in the foreground.\n\nUsage: rbee-hive serve [FLAGS]\n\nFlags:\n".to_owned();
-    for flag in &FLAGS {
-        push(&mut text, format_args!("  --{} {}\n", flag.name, flag.value));
+    let mut text = command("Run the hive in the foreground.", "serve [FLAGS]", &FLAGS);
+    text.push_str(
+        "\nA flag that is not given is read from the environment: RBEE_HIVE_ and its\n\
+         name (--bind: RBEE_HIVE_BIND); commas part the values of a repeatable one.\n\
+         A duration is a number with ms, s, m or h, or plain seconds.\n",
+    );
+    text
+}
+
+/// `rbee-hive devices --help`.
+pub(super) fn devices() -> String {
+    let about = "Show processor, memory and GPUs: what they have, and what is free of it.";
+    let mut text = command(about, "devices [FLAGS]", &devices::FLAGS);
+    text.push_str("\nA URL or token that is not given is read from the environment.\n");
+    text
+}
+
+/// `rbee-hive capacity --help`.
+pub(super) fn capacity() -> String {
+    let about = "Tell whether a worker with this model would be admitted now, and what it takes.";
+    let mut text = command(about, "capacity MODEL [FLAGS]", &capacity::FLAGS);
+    text.push_str(
+        "\nMODEL is hf:org/repo, hf:org/repo:QUANT or file:/path, as spawn takes it.\n\
+         A URL or token that is not given is read from the environment.\n\
+         The exit code is 0 if it fits, 3 if it does not.\n",
+    );
+    text
+}
+
+/// A command and its flags.
+fn command<T>(about: &str, usage: &str, flags: &[Flag<T>]) -> String {
+    let mut text = format!("{about}\n\nUsage: rbee-hive {usage}\n\nFlags:\n");
+    for flag in flags {
+        push(&mut text, format_args!("{}\n", format!("  --{} {}", flag.name, flag.value).trim_end()));
         let (help, default) = (format!("      {}", flag.help), format!("[default: {}]", flag.default));
         let gap = if help.len() + 1 + default.len() <= WIDTH { " " } else { "\n      " };
         push(&mut text, format_args!("{help}{gap}{default}\n"));
     }
-    text.push_str(
-        "  -h, --help\n      Print this help\n  -V, --version\n      Print the version\n\n\
-         A flag that is not given is read from the environment: RBEE_HIVE_ and its\n\
-         name (--bind: RBEE_HIVE_BIND); commas part the values of a repeatable one.\n\
-         A duration is a number with ms, s, m or h, or plain seconds.\n",
-    );
+    text.push_str("  -h, --help\n      Print this help\n  -V, --version\n      Print the version\n");
     text
 }
 
@@ -88,7 +116,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for text in [top(), serve()] {
+        for text in [top(), serve(), devices()] {
             for line in text.lines() {
                 assert!(line.chars().count() <= WIDTH, "{line}");
             }

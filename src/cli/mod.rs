@@ -10,14 +10,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use lexopt::Arg;
 
 use crate::config::Config;
+use crate::devices::child;
 
+pub mod capacity;
+pub mod client;
+pub mod devices;
 mod flags;
 mod help;
 mod nearest;
 mod resolve;
+mod table;
 mod value;
 
-use flags::{FLAGS, Flag, Typed};
+use flags::{FLAGS, Flag};
 
 /// Where environment variables come from.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -27,6 +32,12 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 pub enum Parsed {
     /// Run the daemon.
     Serve(Box<Config>),
+    /// Show devices.
+    Devices(devices::Command),
+    /// Ask whether a model fits.
+    Capacity(capacity::Command),
+    /// Be a probe child with these arguments.
+    ProbeGpus(Vec<OsString>),
     /// Print this on stdout, exit 0.
     Print(String),
     /// No command was given: print this help on stderr, exit 2.
@@ -75,7 +86,11 @@ struct Command {
     help: &'static str,
 }
 
-const COMMANDS: [Command; 1] = [Command { name: "serve", help: "Run the hive in the foreground" }];
+const COMMANDS: [Command; 3] = [
+    Command { name: "serve", help: "Run the hive in the foreground" },
+    Command { name: "devices", help: "Show what a machine has to compute with" },
+    Command { name: "capacity", help: "Tell whether a model fits" },
+];
 
 /// Reads the command line: `args` without the program's name.
 ///
@@ -89,49 +104,105 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: Environment<'_>) -> Re
         None => Ok(Parsed::NoCommand(help::top())),
         Some(Arg::Short('h') | Arg::Long("help")) => Ok(Parsed::Print(help::top())),
         Some(Arg::Short('V') | Arg::Long("version")) => Ok(Parsed::Print(help::version())),
-        Some(Arg::Value(name)) if name == "serve" => serve(parser, env),
+        Some(Arg::Value(name)) if name == "serve" => {
+            Ok(match typed(parser, "serve", &FLAGS, None, help::serve, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Serve(Box::new(resolve::config(typed, env)?)),
+            })
+        }
+        Some(Arg::Value(name)) if name == "devices" => {
+            Ok(match typed(parser, "devices", &devices::FLAGS, None, help::devices, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Devices(devices::command(&typed, env)?),
+            })
+        }
+        Some(Arg::Value(name)) if name == "capacity" => {
+            let word = Some(("MODEL", capacity::model as Word<client::Typed>));
+            Ok(match typed(parser, "capacity", &capacity::FLAGS, word, help::capacity, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Capacity(capacity::command(&typed, env)?),
+            })
+        }
+        Some(Arg::Value(name)) if name == child::COMMAND => {
+            parser.raw_args().map(|rest| Parsed::ProbeGpus(rest.collect())).map_err(|e| unexpected(&e))
+        }
         Some(Arg::Value(name)) => Err(unknown_command(&name)),
-        Some(Arg::Long(name)) if flag(name).is_some() => {
+        Some(Arg::Long(name)) if FLAGS.iter().any(|flag| flag.name == name) => {
             let hint = format!("flags follow their command: rbee-hive serve --{name} …");
             Err(CliError::usage(format!("--{name} stands before the command")).with_hint(hint))
         }
-        Some(Arg::Long(name)) => Err(unknown_flag(name)),
-        Some(Arg::Short(name)) => Err(unknown_short(name)),
+        Some(Arg::Long(name)) => Err(unknown_flag(name, "serve", &FLAGS)),
+        Some(Arg::Short(name)) => Err(unknown_short(name, "serve")),
     }
 }
 
-fn serve(mut parser: lexopt::Parser, env: Environment<'_>) -> Result<Parsed, CliError> {
-    let mut given: [Vec<OsString>; FLAGS.len()] = Default::default();
+/// What a command line asks of a command.
+enum Asked<T> {
+    Print(String),
+    Run(T),
+}
+
+/// Reads the one word that a command takes beside its flags.
+type Word<T> = fn(&mut T, &OsStr) -> Result<(), String>;
+
+/// Reads what follows a command that takes the flags of one table and, if it takes one, a word.
+fn typed<T: Default>(
+    mut parser: lexopt::Parser,
+    command: &str,
+    flags: &'static [Flag<T>],
+    word: Option<(&str, Word<T>)>,
+    help: fn() -> String,
+    env: Environment<'_>,
+) -> Result<Asked<T>, CliError> {
+    let mut given: Vec<Vec<OsString>> = vec![Vec::new(); flags.len()];
+    let mut text = None;
     while let Some(arg) = parser.next().map_err(|e| unexpected(&e))? {
         let (at, flag) = match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Parsed::Print(help::serve())),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Parsed::Print(help::version())),
-            Arg::Long(name) => flag(name).ok_or_else(|| unknown_flag(name))?,
-            Arg::Short(name) => return Err(unknown_short(name)),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Print(help())),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Asked::Print(help::version())),
+            Arg::Long(name) => {
+                let found = flags.iter().enumerate().find(|(_, flag)| flag.name == name);
+                found.ok_or_else(|| unknown_flag(name, command, flags))?
+            }
+            Arg::Short(name) => return Err(unknown_short(name, command)),
+            Arg::Value(value) if word.is_some() && text.is_none() => {
+                text = Some(value);
+                continue;
+            }
             Arg::Value(value) => return Err(CliError::usage(format!("unexpected argument {value:?}"))),
         };
+        if flag.value.is_empty() {
+            if parser.optional_value().is_some() {
+                return Err(CliError::usage(format!("--{} takes no value", flag.name)));
+            }
+            given[at].push(OsString::new());
+            continue;
+        }
         let value = parser.value();
         given[at].push(
             value.map_err(|_| CliError::usage(format!("--{} needs a value: {}", flag.name, flag.value)))?,
         );
     }
-    let mut typed = Typed::default();
-    for (flag, values) in FLAGS.iter().zip(&given) {
+    let mut typed = T::default();
+    for (flag, values) in flags.iter().zip(&given) {
         read(flag, values, env, &mut typed)?;
     }
-    resolve::config(typed, env).map(|config| Parsed::Serve(Box::new(config)))
+    if let (Some((name, set)), Some(text)) = (word, &text) {
+        set(&mut typed, text).map_err(|wrong| CliError::usage(format!("{name}: {text:?} {wrong}")))?;
+    }
+    Ok(Asked::Run(typed))
 }
 
 /// Puts what was given for `flag` into `typed`: by the command line (the last one, unless it is repeatable),
 /// else by the environment.
-fn read(flag: &Flag, given: &[OsString], env: Environment<'_>, typed: &mut Typed) -> Result<(), CliError> {
+fn read<T>(flag: &Flag<T>, given: &[OsString], env: Environment<'_>, typed: &mut T) -> Result<(), CliError> {
     if !given.is_empty() {
         let first = if flag.repeatable { 0 } else { given.len() - 1 };
         return given[first..]
             .iter()
             .try_for_each(|value| set(flag, &format!("--{}", flag.name), value, typed));
     }
-    let Some(value) = env(flag.env) else { return Ok(()) };
+    let Some(value) = Some(flag.env).filter(|name| !name.is_empty()).and_then(env) else { return Ok(()) };
     if flag.repeatable {
         let mut parts = value.as_bytes().split(|b| *b == b',').map(OsStr::from_bytes);
         parts.try_for_each(|part| set(flag, flag.env, part, typed))
@@ -140,12 +211,8 @@ fn read(flag: &Flag, given: &[OsString], env: Environment<'_>, typed: &mut Typed
     }
 }
 
-fn set(flag: &Flag, source: &str, value: &OsStr, typed: &mut Typed) -> Result<(), CliError> {
+fn set<T>(flag: &Flag<T>, source: &str, value: &OsStr, typed: &mut T) -> Result<(), CliError> {
     (flag.set)(typed, value).map_err(|wrong| CliError::usage(format!("{source}: {value:?} {wrong}")))
-}
-
-fn flag(name: &str) -> Option<(usize, &'static Flag)> {
-    FLAGS.iter().enumerate().find(|(_, flag)| flag.name == name)
 }
 
 fn unknown_command(name: &OsStr) -> CliError {
@@ -156,17 +223,17 @@ fn unknown_command(name: &OsStr) -> CliError {
     }
 }
 
-fn unknown_flag(name: &str) -> CliError {
+fn unknown_flag<T>(name: &str, command: &str, flags: &[Flag<T>]) -> CliError {
     let error = CliError::usage(format!("unknown flag --{}", name.escape_debug()));
-    match nearest::of(name, FLAGS.iter().map(|flag| flag.name)) {
+    match nearest::of(name, flags.iter().map(|flag| flag.name)) {
         Some(near) => error.with_hint(format!("did you mean `--{near}`?")),
-        None => error.with_hint("`rbee-hive serve --help` lists the flags"),
+        None => error.with_hint(format!("`rbee-hive {command} --help` lists the flags")),
     }
 }
 
-fn unknown_short(name: char) -> CliError {
+fn unknown_short(name: char, command: &str) -> CliError {
     CliError::usage(format!("unknown flag -{}", name.escape_debug()))
-        .with_hint("`rbee-hive serve --help` lists the flags")
+        .with_hint(format!("`rbee-hive {command} --help` lists the flags"))
 }
 
 fn unexpected(error: &lexopt::Error) -> CliError {

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use super::flags::Typed;
 use super::value::is_hive_id_char;
 use super::{CliError, Environment};
+use crate::capacity::ledger::Rules;
 use crate::config::{Config, QueenConfig};
+use crate::devices::ProbeConfig;
 use crate::id::Token;
 use crate::kinds::{Kinds, KindsError};
 use crate::limits::{HIVE_ID_BYTES_MAX, TOKEN_FILE_BYTES_MAX};
@@ -38,6 +40,11 @@ pub(super) fn config(typed: Typed, env: Environment<'_>) -> Result<Config, CliEr
         worker_host: typed.worker_host,
         worker_ports: typed.worker_ports,
         kinds: Kinds::load(&typed.kind_files, &typed.workers).map_err(kinds_error)?,
+        probe: ProbeConfig::from_env(env),
+        rules: Rules {
+            reserve: typed.reserve.into_iter().collect(),
+            hidden: typed.hidden.into_iter().collect(),
+        },
         data_dir: typed.data_dir.map_or_else(|| data_dir(env), Ok)?,
         model_dir: typed.model_dir.map_or_else(|| model_dir(env), Ok)?,
         threads: typed.threads,
@@ -55,7 +62,11 @@ fn kinds_error(error: KindsError) -> CliError {
 }
 
 /// The token in `file`, else the one in the variable `name`.
-fn token(file: Option<&Path>, name: &str, env: Environment<'_>) -> Result<Option<Token>, CliError> {
+pub(super) fn token(
+    file: Option<&Path>,
+    name: &str,
+    env: Environment<'_>,
+) -> Result<Option<Token>, CliError> {
     let wrong = |source: &str, what: &str| {
         let hint = "a token is one line of 1 to 1024 visible ASCII characters";
         CliError::runtime(format!("{source}: {what}")).with_hint(hint)
@@ -101,7 +112,7 @@ fn data_dir(env: Environment<'_>) -> Result<PathBuf, CliError> {
 }
 
 /// As `huggingface_hub` has it.
-fn model_dir(env: Environment<'_>) -> Result<PathBuf, CliError> {
+pub(super) fn model_dir(env: Environment<'_>) -> Result<PathBuf, CliError> {
     let dir = |name| env(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let found = dir("HF_HUB_CACHE")
         .or_else(|| dir("HUGGINGFACE_HUB_CACHE"))

@@ -143,8 +143,33 @@ fn a_slip_is_answered_with_what_was_meant() {
 }
 
 #[test]
+fn devices_are_asked_of_a_hive_or_looked_at() {
+    let parsed = |line: &str| match Typing::line(line).env("HOME", "/home/someone").run() {
+        Ok(Parsed::Devices(command)) => command,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(parsed("devices"), parsed("devices --url http://127.0.0.1:8600/"));
+    assert_ne!(parsed("devices"), parsed("devices --json"));
+    assert_ne!(parsed("devices"), parsed("devices --local"));
+    assert!(
+        matches!(Typing::line("devices -h").run(), Ok(Parsed::Print(text)) if text.contains("--local\n"))
+    );
+    Typing::line("devices --locl").fails(2, "error: unknown flag --locl\nhint: did you mean `--local`?");
+    Typing::line("devices --local=yes").fails(2, "error: --local takes no value");
+    Typing::line("devices --bind x")
+        .fails(2, "error: unknown flag --bind\nhint: `rbee-hive devices --help` lists the flags");
+    Typing::line("devices").env("RBEE_HIVE_URL", "nowhere").fails(
+        2,
+        "error: RBEE_HIVE_URL: \"nowhere\" is no URL; write one like http://host:8500 or https://host/path",
+    );
+    let token = file("s3cret");
+    let command = Typing::line("devices").env("RBEE_HIVE_TOKEN_FILE", token.path()).run();
+    assert!(matches!(&command, Ok(Parsed::Devices(_))) && !format!("{command:?}").contains("s3cret"));
+}
+
+#[test]
 fn flags_of_later_releases_are_unknown() {
-    for flag in ["--reserve", "--hide-device", "--artifact-url", "--orphans", "--orphan-timeout"] {
+    for flag in ["--artifact-url", "--orphans", "--orphan-timeout"] {
         assert!(Typing::serve(flag).run().is_err_and(|e| e.message.starts_with("unknown flag")), "{flag}");
     }
 }

@@ -13,8 +13,9 @@ use ureq::http::Uri;
 
 use crate::config::LogFormat;
 use crate::duration;
+use crate::id::Device;
 use crate::kinds::manifest::is_kind_name;
-use crate::limits::{HIVE_ID_BYTES_MAX, HOST_BYTES_MAX, URL_BYTES_MAX};
+use crate::limits::{HIVE_ID_BYTES_MAX, HOST_BYTES_MAX, MEMORY_BYTES_MAX, URL_BYTES_MAX};
 
 type Read<T> = Result<T, String>;
 
@@ -134,6 +135,36 @@ pub(super) fn program(value: &OsStr) -> Read<(String, PathBuf)> {
     Ok((kind.to_owned(), program))
 }
 
+/// A device by name.
+pub(super) fn device(value: &OsStr) -> Read<Device> {
+    text(value)?.parse().map_err(|()| "is no device; write one like cpu, gpu0 or gpu0:1".to_owned())
+}
+
+/// `DEVICE=SIZE`.
+pub(super) fn reserve(value: &OsStr) -> Read<(Device, u64)> {
+    let wrong = || "must be DEVICE=SIZE, like gpu0=1GiB or cpu=512MiB".to_owned();
+    let (device, bytes) = text(value)?.split_once('=').ok_or_else(wrong)?;
+    Ok((device.parse().map_err(|()| wrong())?, size(bytes).ok_or_else(wrong)?))
+}
+
+/// A number of bytes: plain, or of `KiB`, `MiB`, `GiB`, `TiB` (also without `iB`), with a fraction or not.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let plain = digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        _ => return None,
+    };
+    let number: f64 = digits.parse().ok().filter(|_| plain)?;
+    let bytes = number * unit as f64;
+    (bytes <= MEMORY_BYTES_MAX as f64).then_some(bytes as u64)
+}
+
 /// A path, made absolute.
 pub(super) fn path(value: &OsStr) -> Read<PathBuf> {
     std::path::absolute(value).map_err(|_| "is no path".to_owned())
@@ -229,6 +260,19 @@ mod tests {
         assert_eq!(good(program, "vllm=my-vllm"), ("vllm".to_owned(), "my-vllm".into()));
         assert!(good(program, "vllm=./v").1.is_absolute());
         all_wrong(program, &["", "vllm", "vllm=", "=/x", "VLLM=/x"]);
+    }
+
+    #[test]
+    fn memory_is_reserved_in_binary_units() {
+        assert_eq!(good(reserve, "gpu0=1GiB"), (Device::Gpu(0), 1 << 30));
+        assert_eq!(good(reserve, "gpu1:3=1.5G"), (Device::Mig { gpu: 1, instance: 3 }, 3 << 29));
+        assert_eq!(good(reserve, "cpu=4096"), (Device::Cpu, 4096));
+        for wrong in
+            ["", "gpu0", "gpu0=", "=1GiB", "gpu0=1GB", "gpu0=-1", "gpu0=1e9", "gpu0=.5G", "gpu0=9999T"]
+        {
+            assert!(reserve(OsStr::new(wrong)).is_err(), "{wrong:?}");
+        }
+        all_wrong(device, &["", "gpu", "0", "gpu00", "gpu0:", "CPU"]);
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub enum Code {
     WorkerState,
     /// The kind's program is not on this machine.
     KindNotInstalled,
+    /// A GPU has too little memory.
+    InsufficientVram,
+    /// The machine has too little memory.
+    InsufficientRam,
     /// A body over the limit.
     PayloadTooLarge,
     /// The file is no model.
@@ -79,6 +83,8 @@ impl Code {
             Self::RequestTimeout => (408, "REQUEST_TIMEOUT"),
             Self::WorkerState => (409, "WORKER_STATE"),
             Self::KindNotInstalled => (409, "KIND_NOT_INSTALLED"),
+            Self::InsufficientVram => (409, "INSUFFICIENT_VRAM"),
+            Self::InsufficientRam => (409, "INSUFFICIENT_RAM"),
             Self::PayloadTooLarge => (413, "PAYLOAD_TOO_LARGE"),
             Self::ExpectationFailed => (417, "EXPECTATION_FAILED"),
             Self::ModelInvalid => (422, "MODEL_INVALID"),

@@ -12,6 +12,13 @@ const LOG_TAIL_LINES: usize = 100;
 pub enum Route {
     /// `GET /health`, `GET /v1/health`
     Health,
+    /// `GET /v1/devices`
+    Devices,
+    /// `GET /v1/capacity`
+    Capacity {
+        /// What is asked, as sent.
+        query: String,
+    },
     /// `POST /v1/workers/spawn`
     Spawn,
     /// `POST /v1/workers/ready`
@@ -47,6 +54,8 @@ pub enum Route {
 /// A path that exists, before its method is looked at.
 enum Place<'a> {
     Health,
+    Devices,
+    Capacity,
     Spawn,
     Ready,
     List,
@@ -68,6 +77,8 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
     let post = *method == Method::Post;
     match place {
         Place::Health if get => Ok(Route::Health),
+        Place::Devices if get => Ok(Route::Devices),
+        Place::Capacity if get => Ok(Route::Capacity { query: query.to_owned() }),
         Place::Spawn if post => Ok(Route::Spawn),
         Place::Ready if post => Ok(Route::Ready),
         Place::List if get => Ok(Route::List),
@@ -85,7 +96,9 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         Place::Events if get => Ok(Route::Events),
         Place::Shutdown if post => Ok(Route::Shutdown),
         Place::Worker(_) => Err(not_allowed("GET, HEAD, DELETE")),
-        Place::Health | Place::List | Place::Logs(_) | Place::Events => Err(not_allowed("GET, HEAD")),
+        Place::Health | Place::Devices | Place::Capacity | Place::List | Place::Logs(_) | Place::Events => {
+            Err(not_allowed("GET, HEAD"))
+        }
         Place::Spawn | Place::Ready | Place::Heartbeat | Place::Shutdown => Err(not_allowed("POST")),
     }
 }
@@ -98,6 +111,8 @@ pub fn needs_token(path: &str) -> bool {
 fn place(path: &str) -> Option<Place<'_>> {
     Some(match path {
         "/health" | "/v1/health" => Place::Health,
+        "/v1/devices" => Place::Devices,
+        "/v1/capacity" => Place::Capacity,
         "/v1/workers/spawn" => Place::Spawn,
         "/v1/workers/ready" => Place::Ready,
         "/v1/workers/list" | "/v1/workers" => Place::List,
@@ -168,8 +183,10 @@ mod tests {
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 11] = [
+        let paths: [(&str, &[Method]); 13] = [
             ("/health", &[Get, Head]),
+            ("/v1/devices", &[Get, Head]),
+            ("/v1/capacity", &[Get, Head]),
             ("/v1/health", &[Get, Head]),
             ("/v1/workers/spawn", &[Post]),
             ("/v1/workers/ready", &[Post]),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Kind, Protocol};
-use crate::id::{Backend, Device, WorkerId};
+use crate::id::{Backend, WorkerId};
 
 /// What one launch fills into a kind's templates.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +17,12 @@ pub struct Values<'a> {
     pub model_ref: &'a str,
     /// What computes.
     pub backend: Backend,
-    /// Where.
-    pub device: Device,
+    /// Where: a device's name, or several joined by commas.
+    pub device: &'a str,
+    /// How many devices.
+    pub device_count: usize,
+    /// The part of each of its devices' memory that it was promised, from 0 to 1.
+    pub memory_fraction: f64,
     /// The address to bind.
     pub host: &'a str,
     /// The port to bind.
@@ -69,7 +73,7 @@ fn native_args(values: &Values<'_>) -> [OsString; 14] {
         "--backend".into(),
         values.backend.as_str().into(),
         "--device".into(),
-        values.device.to_string().into(),
+        values.device.into(),
         "--port".into(),
         values.port.to_string().into(),
         "--hive-url".into(),
@@ -88,7 +92,9 @@ mod tests {
             model_path,
             model_ref: "hf:org/tiny",
             backend: Backend::Cuda,
-            device: Device::Gpu(1),
+            device: "gpu1",
+            device_count: 1,
+            memory_fraction: 0.25,
             host: "127.0.0.1",
             port: 8601,
             hive_url: "http://127.0.0.1:8600",
@@ -124,7 +130,7 @@ mod tests {
             "--model /m/x.gguf --host 127.0.0.1 --port 8601 --ctx-size 4096 --parallel 2 \
              --n-gpu-layers 999 --cache-ram 0 --ctx-checkpoints 0 --threads {port}"
         );
-        let cpu = Values { backend: Backend::Cpu, device: Device::Cpu, ..gpu };
+        let cpu = Values { backend: Backend::Cpu, device: "cpu", ..gpu };
         assert!(args(&cpu).contains("--n-gpu-layers 0 "));
     }
 
@@ -138,7 +144,7 @@ mod tests {
         let args: Vec<_> = command.args.iter().map(|a| a.to_str().expect("ASCII")).collect();
         assert_eq!(
             args.join(" "),
-            "run --index=1 --worker-id w-1 --model /m/x --model-ref hf:org/tiny --backend cuda --device gpu1 \
+            "run --index=0 --worker-id w-1 --model /m/x --model-ref hf:org/tiny --backend cuda --device gpu1 \
              --port 8601 --hive-url http://127.0.0.1:8600 --last"
         );
         assert_eq!(command.env, [("URL".to_owned(), "http://127.0.0.1:8600".into())]);

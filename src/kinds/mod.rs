@@ -121,4 +121,8 @@ pub enum Placeholder {
     Parallel,
     /// `{gpu_layers}`: 0 on cpu.
     GpuLayers,
+    /// `{device_count}`
+    DeviceCount,
+    /// `{gpu_memory_fraction}`: what part of each of its devices a worker was promised.
+    GpuMemoryFraction,
 }

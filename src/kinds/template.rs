@@ -4,13 +4,13 @@ use std::ffi::{OsStr, OsString};
 
 use super::command::Values;
 use super::{Piece, Placeholder, Template};
-use crate::id::{Backend, Device};
+use crate::id::Backend;
 
 /// What `{gpu_layers}` is on a GPU: more layers than any model has, hence all of them.
 const ALL_LAYERS: &str = "999";
 
 /// Each placeholder with its name between the braces.
-pub const PLACEHOLDERS: [(&str, Placeholder); 12] = [
+pub const PLACEHOLDERS: [(&str, Placeholder); 14] = [
     ("worker_id", Placeholder::WorkerId),
     ("model_path", Placeholder::ModelPath),
     ("model_ref", Placeholder::ModelRef),
@@ -23,6 +23,8 @@ pub const PLACEHOLDERS: [(&str, Placeholder); 12] = [
     ("ctx", Placeholder::Ctx),
     ("parallel", Placeholder::Parallel),
     ("gpu_layers", Placeholder::GpuLayers),
+    ("device_count", Placeholder::DeviceCount),
+    ("gpu_memory_fraction", Placeholder::GpuMemoryFraction),
 ];
 
 impl Template {
@@ -59,6 +61,17 @@ impl Template {
         Ok(Self(pieces))
     }
 
+    /// What is known of it before there is a launch: its text, the context and the number of slots.
+    pub fn known(&self, ctx: u32, parallel: u32) -> String {
+        let text = |piece: &Piece| match piece {
+            Piece::Text(text) => Some(text.clone()),
+            Piece::Value(Placeholder::Ctx) => Some(ctx.to_string()),
+            Piece::Value(Placeholder::Parallel) => Some(parallel.to_string()),
+            Piece::Value(_) => None,
+        };
+        self.0.iter().filter_map(text).collect()
+    }
+
     /// The text with each placeholder replaced. What a value contains is not looked at again: a file
     /// called `{port}` stays that file.
     pub fn fill(&self, values: &Values<'_>) -> OsString {
@@ -79,22 +92,25 @@ fn is_name(text: &str) -> bool {
 }
 
 fn value_of(placeholder: Placeholder, values: &Values<'_>) -> OsString {
-    let on_cpu = values.device == Device::Cpu || values.backend == Backend::Cpu;
+    let on_cpu = values.backend == Backend::Cpu;
     match placeholder {
         Placeholder::WorkerId => values.worker_id.as_str().into(),
         Placeholder::ModelPath => values.model_path.into(),
         Placeholder::ModelRef => values.model_ref.into(),
         Placeholder::Backend => values.backend.as_str().into(),
-        Placeholder::Device => values.device.to_string().into(),
-        Placeholder::DeviceIndex => match values.device {
-            Device::Cpu => OsString::new(),
-            Device::Gpu(index) => index.to_string().into(),
-        },
+        Placeholder::Device => values.device.into(),
+        // The worker sees its own GPUs only, and counts them from 0.
+        Placeholder::DeviceIndex => OsStr::new(if on_cpu { "" } else { "0" }).into(),
         Placeholder::Host => values.host.into(),
         Placeholder::Port => values.port.to_string().into(),
         Placeholder::HiveUrl => values.hive_url.into(),
         Placeholder::Ctx => values.ctx.to_string().into(),
         Placeholder::Parallel => values.parallel.to_string().into(),
+        Placeholder::DeviceCount => values.device_count.to_string().into(),
+        // Rounded down: a promise is not exceeded.
+        Placeholder::GpuMemoryFraction => {
+            format!("{:.3}", (values.memory_fraction * 1000.0).floor() / 1000.0).into()
+        }
         Placeholder::GpuLayers => OsStr::new(if on_cpu { "0" } else { ALL_LAYERS }).into(),
     }
 }

@@ -3,14 +3,16 @@
 use std::time::{Duration, Instant};
 
 use crate::api::{ReportedHealth, ReportedState};
-use crate::id::Run;
+use crate::capacity::ledger::Claim;
+use crate::id::{Pgid, Run};
 
 use super::Policy;
 use super::event::Plan;
 use super::serving::{Hearing, Serving};
 use super::spawning::Launched;
 use super::state::{
-    AfterExit, Busy, Effects, End, Facts, Live, Ready, Reason, Slots, Spawning, StopReason, Stopping, Worker,
+    AfterExit, Busy, Effects, End, Facts, Live, Process, Ready, Reason, Slots, Spawning, StopReason,
+    Stopping, Worker,
 };
 use super::view::View;
 
@@ -58,6 +60,46 @@ impl AnyWorker {
             Self::Ready(w) => &w.facts,
             Self::Busy(w) => &w.facts,
             Self::Stopping(w) => &w.facts,
+        }
+    }
+
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        match self {
+            Self::Spawning(w) => &mut w.facts,
+            Self::Ready(w) => &mut w.facts,
+            Self::Busy(w) => &mut w.facts,
+            Self::Stopping(w) => &mut w.facts,
+        }
+    }
+
+    /// Its processes, if there are any.
+    pub fn group(&self) -> Option<Pgid> {
+        let process = match self {
+            Self::Spawning(w) => w.state.process(),
+            Self::Ready(w) => w.state.process(),
+            Self::Busy(w) => w.state.process(),
+            Self::Stopping(w) => w.state.process,
+        };
+        if let Process::Alive(group) = process { Some(group) } else { None }
+    }
+
+    /// What it was promised, and what for the ledger depends on.
+    pub fn claim(&self) -> Claim<'_> {
+        let facts = self.facts();
+        let idle_since = match self {
+            Self::Ready(w) => w.idle_since(),
+            Self::Spawning(_) | Self::Busy(_) | Self::Stopping(_) => None,
+        };
+        Claim {
+            worker: &facts.id,
+            placement: &facts.placement,
+            group: self.group(),
+            serves_since: match self {
+                Self::Ready(w) => Some(w.state.serving.since),
+                Self::Busy(w) => Some(w.state.serving.since),
+                Self::Spawning(_) | Self::Stopping(_) => None,
+            },
+            idle_since: idle_since.filter(|_| !facts.plan.pinned),
         }
     }
 

@@ -4,10 +4,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{Backend, Device, Pgid, Run, Token, WorkerId};
+use crate::capacity::ledger::{Choice, Placement};
+use crate::devices::Picture;
+use crate::id::{Pgid, Run, Token, WorkerId};
 use crate::kinds::Kind;
 
-/// What a worker is to be, decided when it is admitted and the same for each of its runs.
+/// A worker that somebody wants, and where it may go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// What it is to be.
+    pub plan: Plan,
+    /// Where it may go, and what it takes there.
+    pub choices: Vec<Choice>,
+    /// Whether idle workers may be stopped for it.
+    pub make_room: bool,
+}
+
+/// What a worker is to be, the same for each of its runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// How to launch and probe it.
@@ -16,10 +29,6 @@ pub struct Plan {
     pub model_ref: String,
     /// The model on disk: a GGUF or a snapshot's folder.
     pub model_path: PathBuf,
-    /// What computes.
-    pub backend: Backend,
-    /// Where.
-    pub device: Device,
     /// Context tokens, shared by all slots.
     pub ctx: u32,
     /// Slots.
@@ -30,6 +39,8 @@ pub struct Plan {
     pub env: Vec<(String, String)>,
     /// Further arguments, checked.
     pub extra_args: Vec<String>,
+    /// It is not stopped to make room for others.
+    pub pinned: bool,
 }
 
 /// How the leader of a worker's group ended.
@@ -79,6 +90,8 @@ pub enum Probed {
 pub enum Event {
     /// Nothing: look at the deadlines.
     Tick,
+    /// The devices were looked at.
+    Devices(Arc<Picture>),
     /// The machine or the process stood still for so long: what was due meanwhile by silence is not.
     Slept(Duration),
     /// The process runs, watched by `exits`.
@@ -187,6 +200,8 @@ pub enum Effect {
     },
     /// For the thread that talks with workers.
     Worker(WorkerJob),
+    /// Look at the devices anew; answered by `Devices`.
+    LookAtDevices,
 }
 
 /// What may have to wait for a disk.
@@ -251,6 +266,8 @@ pub struct LaunchJob {
     pub run: Run,
     /// What it is to be.
     pub plan: Arc<Plan>,
+    /// Where it is to compute.
+    pub placement: Arc<Placement>,
     /// Where it is to listen.
     pub port: u16,
     /// What opens `ready` and `heartbeat` for it.

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - no two workers share a port, and a port is free again only when the group that had it is dead;
-//! - a worker is listed until nothing of its process is left;
+//! - a worker is listed until nothing of its process is left, and has its promise of memory as long;
+//! - what is promised of a device is never more than it has for newcomers at that moment;
 //! - what is overdue fires before anything that came in is looked at;
 //! - news of an older run changes nothing;
 //! - each change that can be seen is told once, in order ([`Fleet::take_news`]).
@@ -13,19 +14,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::{ReportedHealth, WorkerHealth};
-use crate::id::{Entropy, Run, Token, WorkerId};
+use crate::capacity::ledger::{Choice, Claim, Ledger, Placed, Refused};
+use crate::devices::Picture;
+use crate::id::{Device, Entropy, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{
-    CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, WORKERS_MAX,
+    CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, ROOM_WAIT, WORKERS_MAX,
 };
 
 use super::Policy;
 use super::any::AnyWorker;
 pub use super::any::Beat;
-use super::event::{DiskJob, Effect, Event, LaunchError, Plan};
+use super::event::{DiskJob, Effect, Event, LaunchError, Order};
 use super::ports::Ports;
 pub use super::state::Effects;
-use super::state::{Slots, Spawning, StopReason, Stopping, Worker};
+use super::state::{Reason, Slots, Spawning, StopReason, Stopping, Worker};
 pub use super::view::View;
 
 /// The workers of a hive.
@@ -33,6 +36,7 @@ pub struct Fleet {
     policy: Policy,
     entropy: Box<dyn Entropy>,
     ports: Ports,
+    ledger: Ledger,
     workers: BTreeMap<WorkerId, AnyWorker>,
     gone: VecDeque<Gone>,
     keys: VecDeque<Key>,
@@ -67,7 +71,7 @@ pub struct Admitted {
 }
 
 /// Why a spawn is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmitError {
     /// The cascade runs.
     ShuttingDown,
@@ -75,6 +79,8 @@ pub enum AdmitError {
     TooManyWorkers,
     /// All ports of the range are taken.
     NoFreePort,
+    /// None of its choices has enough memory.
+    NoRoom(Refused),
 }
 
 /// Why a callback or a stop is refused.
@@ -89,12 +95,18 @@ pub enum AskError {
 }
 
 impl Fleet {
-    /// A fleet without workers, with `ports` to give.
-    pub fn new(policy: Policy, ports: RangeInclusive<u16>, entropy: Box<dyn Entropy>) -> Self {
+    /// A fleet without workers, with `ports` and the memory of `ledger` to give.
+    pub fn new(
+        policy: Policy,
+        ports: RangeInclusive<u16>,
+        ledger: Ledger,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
         Self {
             policy,
             entropy,
             ports: Ports::new(ports),
+            ledger,
             workers: BTreeMap::new(),
             gone: VecDeque::new(),
             keys: VecDeque::new(),
@@ -111,19 +123,16 @@ impl Fleet {
     /// As [`AdmitError`] says; nothing is reserved then.
     pub fn spawn(
         &mut self,
-        plan: Plan,
+        order: Order,
         key: Option<String>,
         now: Instant,
         usable: &mut dyn FnMut(u16) -> bool,
     ) -> (Result<Admitted, AdmitError>, Effects) {
         let mut out = self.fire(now);
-        self.keys.retain(|key| key.forget_at > now);
-        if let Some(known) = key.as_ref().and_then(|key| self.keys.iter().find(|known| known.key == *key))
-            && let Some(view) = self.view(&known.id)
-        {
+        if let Some(view) = key.as_deref().and_then(|key| self.spawned(key, now)) {
             return (Ok(Admitted { view, again: true }), out);
         }
-        let admitted = self.admit(plan, now, usable, &mut out);
+        let admitted = self.admit(order, now, usable, &mut out);
         if let (Ok(admitted), Some(key)) = (&admitted, key) {
             if self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
                 self.keys.pop_front();
@@ -134,9 +143,16 @@ impl Fleet {
         (admitted, out)
     }
 
+    /// The worker that was spawned with `key`, if that is not forgotten.
+    pub fn spawned(&mut self, key: &str, now: Instant) -> Option<View> {
+        self.keys.retain(|key| key.forget_at > now);
+        let known = self.keys.iter().find(|known| known.key == key)?;
+        self.view(&known.id)
+    }
+
     fn admit(
         &mut self,
-        plan: Plan,
+        order: Order,
         now: Instant,
         usable: &mut dyn FnMut(u16) -> bool,
         out: &mut Effects,
@@ -147,14 +163,41 @@ impl Fleet {
         if self.workers.len() >= WORKERS_MAX {
             return Err(AdmitError::TooManyWorkers);
         }
+        let Order { plan, choices, make_room } = order;
+        let Placed { placement, leave } =
+            self.ledger.place(&choices, make_room, &self.claims()).map_err(AdmitError::NoRoom)?;
         let lease = self.ports.take(plan.port_hint, now, usable).ok_or(AdmitError::NoFreePort)?;
+        for id in &leave {
+            let grace = self.policy.grace;
+            self.change(id, now, out, |worker, _, out| worker.stop(StopReason::MakeRoom, now, grace, out));
+        }
+        let wait = (!leave.is_empty()).then(|| (leave, now + self.policy.grace + ROOM_WAIT));
         let id = self.fresh_id();
         let token = Token::random(&mut *self.entropy);
-        let worker = Worker::admitted(id, Arc::new(plan), lease, token, out);
+        let worker = Worker::admitted(id, plan, placement, lease, token, wait, out);
         let view = worker.view();
         self.news.push(view.clone());
         self.workers.insert(view.id.clone(), AnyWorker::Spawning(worker));
         Ok(Admitted { view, again: false })
+    }
+
+    /// Where a worker with these choices would go now: what [`Fleet::spawn`] decides by.
+    ///
+    /// # Errors
+    /// If none of them has enough memory.
+    pub fn place(&self, choices: &[Choice], make_room: bool) -> Result<Placed, Refused> {
+        self.ledger.place(choices, make_room, &self.claims())
+    }
+
+    /// The devices that are offered, and what each has for a newcomer, in bytes.
+    pub fn available(&self) -> Vec<(Device, u64)> {
+        let claims = self.claims();
+        let with_room = |device| Some((device, self.ledger.available(device, &claims)?));
+        self.ledger.devices().filter_map(with_room).collect()
+    }
+
+    fn claims(&self) -> Vec<Claim<'_>> {
+        self.workers.values().map(AnyWorker::claim).collect()
     }
 
     fn fresh_id(&mut self) -> WorkerId {
@@ -260,6 +303,7 @@ impl Fleet {
         let mut out = self.fire(now);
         match event {
             Event::Tick | Event::Slept(_) => {}
+            Event::Devices(picture) => self.looked(picture, now, &mut out),
             Event::LogTail { id, run, lines } => self.tail_read(&id, run, lines, now, &mut out),
             Event::Launched { id, run, pgid } => {
                 self.event(&id, run, now, &mut out, |worker, fleet, out| match worker {
@@ -305,11 +349,16 @@ impl Fleet {
                 });
             }
             Event::GroupDead { id, run } => {
-                self.event(&id, run, now, &mut out, |mut worker, _, _out| {
+                self.event(&id, run, now, &mut out, |mut worker, fleet, out| {
                     match &mut worker {
                         AnyWorker::Spawning(spawning) => spawning.group_dead(),
                         AnyWorker::Stopping(stopping) => stopping.group_dead(),
-                        AnyWorker::Ready(_) | AnyWorker::Busy(_) => {}
+                        AnyWorker::Ready(_) | AnyWorker::Busy(_) => return worker,
+                    }
+                    let seen = std::mem::take(&mut worker.facts_mut().seen);
+                    if !seen.is_empty() {
+                        fleet.ledger.wait_for(id.clone(), seen, now);
+                        out.push(Effect::LookAtDevices);
                     }
                     worker
                 });
@@ -366,7 +415,7 @@ impl Fleet {
         let workers = self.workers.values().filter_map(|worker| worker.deadline(&self.policy));
         let gone = self.gone.front().map(|gone| gone.forget_at);
         let cascade = self.cascade.map(|cascade| cascade.kill_at + CASCADE_KILL_WAIT);
-        workers.chain(gone).chain(cascade).min()
+        workers.chain(gone).chain(cascade).chain(self.ledger.next_deadline()).min()
     }
 
     /// Whether the cascade is over: nothing lives, or what lives did not die of SIGKILL in time.
@@ -467,6 +516,9 @@ impl Fleet {
         let before = worker.view();
         let worker = step(worker, self, out);
         let after = worker.view();
+        if after.state != before.state && after.placement.is_on_gpu() {
+            out.push(Effect::LookAtDevices); // what it uses now is what must come back
+        }
         if after.differs(&before) {
             self.news.push(after);
         } else if after != before {
@@ -483,10 +535,52 @@ impl Fleet {
     fn bury(&mut self, stopping: Worker<Stopping>, now: Instant, out: &mut Effects) {
         let (view, lease) = stopping.bury();
         self.ports.give_back(lease);
+        self.ledger.release(&view.id, &view.placement);
         self.news.push(view.clone());
         self.gone.push_back(Gone { view, forget_at: now + GONE_KEEP });
         if self.gone.len() > GONE_MAX {
             self.forget_first(out);
+        }
+        self.go_on(now, out);
+    }
+
+    /// The devices were looked at: what each worker uses, and what has come back.
+    fn looked(&mut self, picture: Arc<Picture>, now: Instant, out: &mut Effects) {
+        self.ledger.look(picture);
+        for worker in self.workers.values_mut() {
+            if let Some(seen) = self.ledger.seen(&worker.claim()) {
+                worker.facts_mut().seen = seen;
+            }
+        }
+        if self.ledger.is_settling() {
+            out.push(Effect::LookAtDevices);
+        }
+        self.go_on(now, out);
+    }
+
+    /// Those who waited for memory go on once it has come back: launched in the place of others, or again in
+    /// their own.
+    fn go_on(&mut self, now: Instant, out: &mut Effects) {
+        let is_left = |id: &WorkerId| self.workers.contains_key(id) || self.ledger.settles(id);
+        let can = |id: &WorkerId, worker: &Worker<Spawning>| {
+            let leave = worker.waits_for();
+            let has_place = !leave.is_empty() && !leave.iter().any(is_left);
+            has_place || (worker.waits_for_memory() && !self.ledger.settles(id))
+        };
+        let ids: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(id, worker)| matches!(worker, AnyWorker::Spawning(spawning) if can(id, spawning)))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            self.change(&id, now, out, |mut worker, _, out| {
+                if let AnyWorker::Spawning(spawning) = &mut worker {
+                    spawning.go(out);
+                    spawning.memory_returned();
+                }
+                worker
+            });
         }
     }
 
@@ -533,6 +627,10 @@ impl Fleet {
         for id in due {
             self.change(&id, now, &mut out, |worker, fleet, out| fleet.tick(worker, now, out));
         }
+        if self.ledger.next_deadline().is_some_and(|at| at <= now) {
+            self.ledger.expire(now);
+            self.go_on(now, &mut out);
+        }
         while self.gone.front().is_some_and(|gone| gone.forget_at <= now) {
             self.forget_first(&mut out);
         }
@@ -541,6 +639,10 @@ impl Fleet {
 
     fn tick(&mut self, worker: AnyWorker, now: Instant, out: &mut Effects) -> AnyWorker {
         match worker {
+            AnyWorker::Spawning(spawning) if spawning.waited_in_vain(now) => {
+                let message = "the workers that were to leave for it did not end in time";
+                AnyWorker::Stopping(spawning.abandon(Reason::NoRoom, message, now))
+            }
             AnyWorker::Spawning(spawning) => match spawning.relaunch_due(now) {
                 Some(move_port) => self.relaunch(spawning, move_port, now, out),
                 None => AnyWorker::Spawning(spawning.tick(now, &self.policy, out)),
@@ -570,7 +672,8 @@ impl Fleet {
         let lease = if move_port {
             // Whether somebody listens there, the launch finds out.
             let Some(lease) = self.ports.take(None, now, &mut |_| true) else {
-                return AnyWorker::Stopping(spawning.abandon(now));
+                let message = "no free port is left in --worker-ports";
+                return AnyWorker::Stopping(spawning.abandon(Reason::PortLost, message, now));
             };
             Some(lease)
         } else {

@@ -24,6 +24,8 @@ pub(super) struct Serving {
     pub probe: Turn,
     pub count: Turn,
     pub measured_at: Instant,
+    /// When it became ready in this run.
+    pub since: Instant,
     /// Its restarts are forgotten then.
     pub forget_at: Option<Instant>,
 }

@@ -13,7 +13,7 @@ mod world;
 
 use world::World;
 #[cfg(test)]
-pub(super) use world::plan;
+pub(super) use world::{ledger, order};
 
 /// A seeded source of random numbers (SplitMix64; Steele, Lea, Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::WorkerHealth;
+use crate::capacity::ledger::Placement;
 use crate::id::{Pgid, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{
@@ -29,14 +30,27 @@ pub struct Spawning {
 
 #[derive(Debug)]
 pub(super) enum Step {
+    /// Its place is not free yet: it is launched when these are dead and their memory has come back.
+    Waiting { leave: Vec<WorkerId>, give_up_at: Instant },
     /// The process is being started. A callback may overtake the news of it.
     Launching { early: Option<Slots> },
     /// The process loads the model.
     Loading(Loading),
     /// The process was killed for `why`; its exit decides what comes next.
     Killed { pgid: Pgid, why: Reason },
-    /// It is started again at `until`, and not before its group is dead.
-    Backoff { until: Instant, group_dead: bool, move_port: bool },
+    /// It is started again at `until`, and not before nothing is left of its last run.
+    Backoff { until: Instant, left: Left, move_port: bool },
+}
+
+/// What is left of a run that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The rest of its group is being killed.
+    Processes,
+    /// The driver has not given back its memory.
+    Memory,
+    /// Nothing.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -55,10 +69,11 @@ impl sealed::Sealed for Spawning {}
 impl Live for Spawning {
     fn process(&self) -> Process {
         match &self.step {
+            Step::Waiting { .. } => Process::Dead,
             Step::Launching { .. } => Process::Starting,
             Step::Loading(Loading { pgid, .. }) | Step::Killed { pgid, .. } => Process::Alive(*pgid),
-            Step::Backoff { group_dead: false, .. } => Process::Dying,
-            Step::Backoff { group_dead: true, .. } => Process::Dead,
+            Step::Backoff { left: Left::Processes, .. } => Process::Dying,
+            Step::Backoff { left: Left::Memory | Left::Nothing, .. } => Process::Dead,
         }
     }
     fn killed_for(&self) -> Option<Reason> {
@@ -73,18 +88,23 @@ impl Live for Spawning {
 }
 
 impl Worker<Spawning> {
-    /// A worker that was just admitted; its first launch is under way.
+    /// A worker that was just admitted; its first launch is under way, or waits for `leave` until
+    /// `give_up_at`.
     pub(super) fn admitted(
         id: WorkerId,
-        plan: Arc<Plan>,
+        plan: Plan,
+        placement: Placement,
         lease: Lease,
         token: Token,
+        wait: Option<(Vec<WorkerId>, Instant)>,
         out: &mut Effects,
     ) -> Self {
         let slots_total = plan.parallel;
         let facts = Facts {
             id,
-            plan,
+            plan: Arc::new(plan),
+            placement: Arc::new(placement),
+            seen: Vec::new(),
             slots_total,
             lease,
             run: Run(1),
@@ -98,8 +118,37 @@ impl Worker<Spawning> {
             last_activity: None,
             end: None,
         };
-        out.push(facts.launch());
-        Self { facts, state: Spawning { step: Step::Launching { early: None } } }
+        let worker = Self { facts, state: Spawning { step: Step::Launching { early: None } } };
+        match wait {
+            Some((leave, give_up_at)) => {
+                Self { state: Spawning { step: Step::Waiting { leave, give_up_at } }, ..worker }
+            }
+            None => {
+                out.push(worker.facts.launch());
+                worker
+            }
+        }
+    }
+
+    /// Those who must be gone before it is launched.
+    pub(super) fn waits_for(&self) -> &[WorkerId] {
+        match &self.state.step {
+            Step::Waiting { leave, .. } => leave,
+            _ => &[],
+        }
+    }
+
+    /// Its place is free: it is launched.
+    pub(super) fn go(&mut self, out: &mut Effects) {
+        if let Step::Waiting { .. } = self.state.step {
+            out.push(self.facts.launch());
+            self.state.step = Step::Launching { early: None };
+        }
+    }
+
+    /// Whether its place did not become free in time.
+    pub(super) fn waited_in_vain(&self, now: Instant) -> bool {
+        matches!(self.state.step, Step::Waiting { give_up_at, .. } if give_up_at <= now)
     }
 
     /// The process runs. Gives the worker as ready at once if its callback was faster than this news.
@@ -178,6 +227,7 @@ impl Worker<Spawning> {
             probe,
             count,
             measured_at: now,
+            since: now,
             forget_at: (facts.restarts.count() > 0).then(|| now + RESTARTS_FORGOTTEN_AFTER),
         };
         Ok(Worker { facts, state: Ready { serving, idle_since: now } })
@@ -196,8 +246,20 @@ impl Worker<Spawning> {
 
     /// The last process of the group is gone.
     pub(super) fn group_dead(&mut self) {
-        if let Step::Backoff { group_dead, .. } = &mut self.state.step {
-            *group_dead = true;
+        if let Step::Backoff { left: left @ Left::Processes, .. } = &mut self.state.step {
+            *left = if self.facts.seen.is_empty() { Left::Nothing } else { Left::Memory };
+        }
+    }
+
+    /// Whether it waits for the memory of its last run.
+    pub(super) fn waits_for_memory(&self) -> bool {
+        matches!(self.state.step, Step::Backoff { left: Left::Memory, .. })
+    }
+
+    /// The memory of its last run has come back.
+    pub(super) fn memory_returned(&mut self) {
+        if let Step::Backoff { left: left @ Left::Memory, .. } = &mut self.state.step {
+            *left = Left::Nothing;
         }
     }
 
@@ -267,7 +329,7 @@ impl Worker<Spawning> {
     /// What is to happen at a relaunch, if the time for it has come: `Some(true)` on another port.
     pub(super) fn relaunch_due(&self, now: Instant) -> Option<bool> {
         match self.state.step {
-            Step::Backoff { until, group_dead: true, move_port } if until <= now => Some(move_port),
+            Step::Backoff { until, left: Left::Nothing, move_port } if until <= now => Some(move_port),
             _ => None,
         }
     }
@@ -287,15 +349,16 @@ impl Worker<Spawning> {
         self.facts.run = self.facts.run.next();
         self.facts.token = token;
         self.facts.started_at = None;
+        self.facts.seen = Vec::new();
         out.push(self.facts.launch());
         self.state.step = Step::Launching { early: None };
         (self, old)
     }
 
-    /// There is no other port: it ends here.
-    pub(super) fn abandon(mut self, now: Instant) -> Worker<Stopping> {
-        let message = Some("no free port is left in --worker-ports".to_owned());
-        self.facts.end = Some(End { status: None, reason: Reason::PortLost, message, log: Vec::new() });
+    /// It cannot be launched: it ends here.
+    pub(super) fn abandon(mut self, reason: Reason, message: &str, now: Instant) -> Worker<Stopping> {
+        let message = Some(message.to_owned());
+        self.facts.end = Some(End { status: None, reason, message, log: Vec::new() });
         let state = Stopping {
             why: None,
             process: self.state.process(),
@@ -309,7 +372,8 @@ impl Worker<Spawning> {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state.step {
             Step::Launching { .. } | Step::Killed { .. } => None,
-            Step::Backoff { until, group_dead, .. } => group_dead.then_some(*until),
+            Step::Waiting { give_up_at, .. } => Some(*give_up_at),
+            Step::Backoff { until, left, .. } => (*left == Left::Nothing).then_some(*until),
             Step::Loading(loading) => [loading.health.deadline(), loading.measure.deadline()]
                 .into_iter()
                 .flatten()

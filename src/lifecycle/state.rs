@@ -18,6 +18,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::capacity::ledger::{Placement, Seen};
 use crate::id::{Pgid, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{EXCHANGE_TIMEOUT, LOG_BYTES_MAX, LOG_TAIL_WAIT, PORT_MOVES_MAX};
@@ -28,7 +29,7 @@ use super::ports::Lease;
 use super::restart::{Decision, Restarts};
 use super::serving::Serving;
 pub use super::spawning::Spawning;
-use super::spawning::Step;
+use super::spawning::{Left, Step};
 use super::stopping::Stage;
 pub use super::stopping::Stopping;
 
@@ -47,6 +48,10 @@ pub struct Worker<S> {
 pub(super) struct Facts {
     pub id: WorkerId,
     pub plan: Arc<Plan>,
+    /// Its devices, and what it was promised of each until its group is dead.
+    pub placement: Arc<Placement>,
+    /// What its processes were last seen to use of them.
+    pub seen: Vec<Seen>,
     pub lease: Lease,
     pub run: Run,
     /// Of the present run: a callback with an older one is no worker's.
@@ -102,8 +107,12 @@ pub enum Reason {
     Deaf,
     /// Somebody else has its port.
     PortLost,
+    /// Those who were to leave for it did not.
+    NoRoom,
     /// Somebody asked.
     Stopped,
+    /// It was idle, and another one needed its memory.
+    MakeRoom,
     /// It had nothing to do for too long.
     Idle,
     /// The hive stops.
@@ -120,7 +129,9 @@ impl Reason {
             Self::ReadyTimeout => "ready_timeout",
             Self::Deaf => "deaf",
             Self::PortLost => "port_lost",
+            Self::NoRoom => "no_room",
             Self::Stopped => "stopped",
+            Self::MakeRoom => "make_room",
             Self::Idle => "idle",
             Self::Cascade => "cascade",
         }
@@ -132,6 +143,8 @@ impl Reason {
 pub enum StopReason {
     /// Somebody asked.
     Asked,
+    /// Another one needs its memory.
+    MakeRoom,
     /// It had nothing to do for too long.
     Idle,
     /// The hive stops.
@@ -142,6 +155,7 @@ impl From<StopReason> for Reason {
     fn from(why: StopReason) -> Self {
         match why {
             StopReason::Asked => Self::Stopped,
+            StopReason::MakeRoom => Self::MakeRoom,
             StopReason::Idle => Self::Idle,
             StopReason::Cascade => Self::Cascade,
         }
@@ -312,6 +326,7 @@ impl<S: Live> Worker<S> {
         let Self { mut facts, state: _ } = self;
         facts.usage = None;
         let moved = reason == Reason::PortLost && facts.port_moves < PORT_MOVES_MAX;
+        let left = if group_dead { Left::Nothing } else { Left::Processes };
         let decision = if moved {
             Decision::Again(Duration::ZERO)
         } else {
@@ -319,8 +334,7 @@ impl<S: Live> Worker<S> {
         };
         match decision {
             Decision::Again(wait) => {
-                let step =
-                    Step::Backoff { until: now + wait, group_dead, move_port: reason == Reason::PortLost };
+                let step = Step::Backoff { until: now + wait, left, move_port: reason == Reason::PortLost };
                 AfterExit::Again(Worker { facts, state: Spawning { step } })
             }
             Decision::GiveUp => {
@@ -359,6 +373,17 @@ impl Worker<Ready> {
         self.state.serving.slots = slots;
     }
 
+    /// When it last had work; `None` while it has some, or nobody can tell.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        if let Protocol::Probe(probe) = &self.facts.plan.kind.protocol
+            && probe.busy.is_none()
+        {
+            return None;
+        }
+        let Slots { total, available } = self.state.serving.slots;
+        (available == total).then_some(self.state.idle_since)
+    }
+
     /// When it is stopped for having nothing to do.
     pub(super) fn idle_at(&self, policy: &Policy) -> Option<Instant> {
         policy.idle_timeout.map(|timeout| self.state.idle_since + timeout)
@@ -395,8 +420,8 @@ impl Worker<Busy> {
 impl Facts {
     pub fn launch(&self) -> Effect {
         let (id, run, plan) = (self.id.clone(), self.run, Arc::clone(&self.plan));
-        let (port, token) = (self.lease.port(), self.token.clone());
-        Effect::Disk(DiskJob::Launch(LaunchJob { id, run, plan, port, token }))
+        let (placement, port, token) = (Arc::clone(&self.placement), self.lease.port(), self.token.clone());
+        Effect::Disk(DiskJob::Launch(LaunchJob { id, run, plan, placement, port, token }))
     }
 
     pub fn signal(&self, signal: Signal) -> Effect {

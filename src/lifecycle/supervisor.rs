@@ -15,18 +15,22 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::{Level, info, log, warn};
 
 use crate::api::{HiveStatus, Phase, State};
+use crate::capacity::ledger::{Choice, Placed, Refused};
 use crate::clock::Clock;
-use crate::id::{Run, WorkerId};
+use crate::id::{Device, Run, WorkerId};
 use crate::limits::{REPLY_WAIT, SLEPT_AFTER};
 
-use super::event::{DiskJob, Effect, Event, ExitStatus, Plan};
+use super::event::{DiskJob, Effect, Event, ExitStatus, Order};
 use super::fleet::{AdmitError, Admitted, AskError, Beat, Effects, Fleet, View};
 use super::picture::{Picture, signal_name};
 
 /// What comes in: news, and questions that want an answer.
 enum Input {
     Event(Event),
-    Spawn { plan: Box<Plan>, key: Option<String>, reply: Sender<Result<Admitted, AdmitError>> },
+    Place { choices: Vec<Choice>, make_room: bool, reply: Sender<Result<Placed, Refused>> },
+    Spawned { key: String, reply: Sender<Option<View>> },
+    Available { reply: Sender<Vec<(Device, u64)>> },
+    Spawn { order: Box<Order>, key: Option<String>, reply: Sender<Result<Admitted, AdmitError>> },
     Ready { id: WorkerId, run: Option<Run>, slots_total: Option<u32>, reply: Sender<Result<(), AskError>> },
     Beat { id: WorkerId, run: Option<Run>, beat: Beat, reply: Sender<Result<(), AskError>> },
     Stop { id: WorkerId, force: bool, reply: Sender<Result<(), AskError>> },
@@ -65,8 +69,32 @@ impl Inbox {
     ///
     /// # Errors
     /// As [`NoAnswer`] says.
-    pub fn spawn(&self, plan: Plan, key: Option<String>) -> Result<Result<Admitted, AdmitError>, NoAnswer> {
-        self.ask(|reply| Input::Spawn { plan: Box::new(plan), key, reply })
+    pub fn spawn(&self, order: Order, key: Option<String>) -> Result<Result<Admitted, AdmitError>, NoAnswer> {
+        self.ask(|reply| Input::Spawn { order: Box::new(order), key, reply })
+    }
+
+    /// The worker that was spawned with a key, see [`Fleet::spawned`].
+    ///
+    /// # Errors
+    /// As [`Inbox::spawn`].
+    pub fn spawned(&self, key: String) -> Result<Option<View>, NoAnswer> {
+        self.ask(|reply| Input::Spawned { key, reply })
+    }
+
+    /// Where a worker would go, see [`Fleet::place`].
+    ///
+    /// # Errors
+    /// As [`Inbox::spawn`].
+    pub fn place(&self, choices: Vec<Choice>, make_room: bool) -> Result<Result<Placed, Refused>, NoAnswer> {
+        self.ask(|reply| Input::Place { choices, make_room, reply })
+    }
+
+    /// What each device has for a newcomer, see [`Fleet::available`].
+    ///
+    /// # Errors
+    /// As [`Inbox::spawn`].
+    pub fn available(&self) -> Result<Vec<(Device, u64)>, NoAnswer> {
+        self.ask(|reply| Input::Available { reply })
     }
 
     /// A native worker is ready, see [`Fleet::ready`].
@@ -177,10 +205,15 @@ impl<A: Surroundings> Supervisor<'_, A> {
                 let effects = self.fleet.on(event, now);
                 self.finish(effects, || ());
             }
-            Input::Spawn { plan, key, reply } => {
+            Input::Place { choices, make_room, reply } => {
+                answer_to(&reply, self.fleet.place(&choices, make_room));
+            }
+            Input::Spawned { key, reply } => answer_to(&reply, self.fleet.spawned(&key, now)),
+            Input::Available { reply } => answer_to(&reply, self.fleet.available()),
+            Input::Spawn { order, key, reply } => {
                 let around = &mut self.around;
                 let usable = &mut |port| around.is_usable(port);
-                let (answer, effects) = self.fleet.spawn(*plan, key, now, usable);
+                let (answer, effects) = self.fleet.spawn(*order, key, now, usable);
                 self.finish(effects, || answer_to(&reply, answer));
             }
             Input::Ready { id, run, slots_total, reply } => {

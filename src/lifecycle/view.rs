@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::api::{Phase, State, WorkerHealth};
+use crate::capacity::ledger::Placement;
 use crate::id::{Pgid, Run, Token, WorkerId};
 
 use super::event::Plan;
@@ -21,6 +22,8 @@ pub struct View {
     pub token: Token,
     /// What it is to be.
     pub plan: Arc<Plan>,
+    /// Its devices and its promise.
+    pub placement: Arc<Placement>,
     /// Wire state.
     pub state: State,
     /// While spawning: how far it is.
@@ -70,6 +73,7 @@ fn base(facts: &Facts, state: State, process: Process) -> View {
         run: facts.run,
         token: facts.token.clone(),
         plan: Arc::clone(&facts.plan),
+        placement: Arc::clone(&facts.placement),
         state,
         phase: None,
         health: None,
@@ -88,7 +92,7 @@ fn base(facts: &Facts, state: State, process: Process) -> View {
 impl Worker<Spawning> {
     pub(super) fn view(&self) -> View {
         let phase = match self.state.step {
-            Step::Launching { .. } => Phase::Launching,
+            Step::Waiting { .. } | Step::Launching { .. } => Phase::Launching,
             Step::Loading(_) => Phase::Loading,
             Step::Killed { .. } | Step::Backoff { .. } => Phase::Backoff,
         };

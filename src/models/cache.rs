@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::choose::{self, Shards};
-use super::header::{Fault, check_gguf, check_safetensors, open_regular};
+use super::file::open_regular;
 use super::reference::{FileRef, HubRef, ModelRef, Pick, is_gguf};
 use crate::limits::{REF_BYTES_MAX, SNAPSHOT_DEPTH_MAX, SNAPSHOT_ENTRIES_MAX};
 
@@ -21,6 +21,18 @@ pub struct Found {
     pub path: PathBuf,
     /// What it is.
     pub format: Format,
+    /// The files with its weights: all shards, the first one first.
+    pub weights: Vec<PathBuf>,
+}
+
+/// How many repositories of the hub's cache have a snapshot.
+pub fn count(model_dir: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(model_dir) else { return 0 };
+    let is_model = |entry: &fs::DirEntry| {
+        entry.file_name().to_str().is_some_and(|name| name.starts_with("models--"))
+            && fs::read_dir(entry.path().join("snapshots")).is_ok_and(|mut all| all.next().is_some())
+    };
+    entries.flatten().filter(is_model).count()
 }
 
 /// How a model is stored.
@@ -37,8 +49,17 @@ pub enum Format {
 pub enum FindError {
     /// It is not there, or not all of it.
     Missing(Missing),
-    /// It is there and is no model.
-    Invalid(Fault),
+    /// It is there, and the folder it lies in cannot be read to its end.
+    Unlisted(Unlisted),
+}
+
+/// Why a folder cannot be read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlisted {
+    /// It cannot be read.
+    Unreadable,
+    /// It has more files than [`SNAPSHOT_ENTRIES_MAX`].
+    TooManyFiles,
 }
 
 /// What is missing.
@@ -72,7 +93,8 @@ impl fmt::Display for FindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(missing) => missing.fmt(f),
-            Self::Invalid(fault) => fault.fmt(f),
+            Self::Unlisted(Unlisted::Unreadable) => f.write_str("the snapshot cannot be read"),
+            Self::Unlisted(Unlisted::TooManyFiles) => f.write_str("the snapshot has too many files"),
         }
     }
 }
@@ -104,16 +126,16 @@ impl From<Missing> for FindError {
     }
 }
 
-impl From<Fault> for FindError {
-    fn from(fault: Fault) -> Self {
-        Self::Invalid(fault)
+impl From<Unlisted> for FindError {
+    fn from(unlisted: Unlisted) -> Self {
+        Self::Unlisted(unlisted)
     }
 }
 
 /// Where the model `reference` lies in `model_dir`.
 ///
 /// # Errors
-/// It is missing or incomplete, or a file of it is no model.
+/// It is missing or incomplete. Whether its files are a model is for [`crate::capacity::inspect`] to say.
 pub fn find(model_dir: &Path, reference: &ModelRef) -> Result<Found, FindError> {
     match reference {
         ModelRef::File(file) => find_file(model_dir, file),
@@ -121,12 +143,21 @@ pub fn find(model_dir: &Path, reference: &ModelRef) -> Result<Found, FindError> 
     }
 }
 
+/// The quantisations of a repository's GGUFs that are here.
+pub fn quants(model_dir: &Path, hub: &HubRef) -> Vec<String> {
+    let files = || {
+        let root = model_dir.canonicalize().ok()?;
+        let snapshot = snapshot(&root, &model_dir.join(hub.folder()), hub.revision())?;
+        files_of(&root, &snapshot).ok()
+    };
+    choose::quants(&files().unwrap_or_default())
+}
+
 fn find_file(model_dir: &Path, file: &FileRef) -> Result<Found, FindError> {
     let root = model_dir.canonicalize().map_err(|_| Missing::File)?;
     let path = resolve_within(&root, file.path()).ok_or(Missing::File)?;
     if file.path().extension().is_some_and(|extension| extension == "safetensors") {
-        check_safetensors(&path)?;
-        return Ok(Found { path, format: Format::Safetensors });
+        return Ok(Found { weights: vec![path.clone()], path, format: Format::Safetensors });
     }
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err(Missing::File.into());
@@ -151,10 +182,8 @@ fn find_hub(model_dir: &Path, hub: &HubRef) -> Result<Found, FindError> {
 
 fn found_gguf(root: &Path, folder: &Path, shards: &Shards) -> Result<Found, FindError> {
     all_there(root, folder, shards)?;
-    for shard in shards {
-        check_gguf(&folder.join(shard))?;
-    }
-    Ok(Found { path: folder.join(&shards[0]), format: Format::Gguf })
+    let weights: Vec<PathBuf> = shards.iter().map(|shard| folder.join(shard)).collect();
+    Ok(Found { path: weights[0].clone(), format: Format::Gguf, weights })
 }
 
 fn found_safetensors(root: &Path, snapshot: PathBuf, files: &[String]) -> Result<Found, FindError> {
@@ -166,10 +195,8 @@ fn found_safetensors(root: &Path, snapshot: PathBuf, files: &[String]) -> Result
     if !files.iter().any(|file| file == "config.json") {
         return Err(Missing::Config.into());
     }
-    for file in &weights {
-        check_safetensors(&snapshot.join(file))?;
-    }
-    Ok(Found { path: snapshot, format: Format::Safetensors })
+    let weights = weights.iter().map(|file| snapshot.join(file)).collect();
+    Ok(Found { path: snapshot, format: Format::Safetensors, weights })
 }
 
 fn all_there(root: &Path, folder: &Path, files: &Shards) -> Result<(), Missing> {
@@ -210,14 +237,14 @@ fn is_dir_within(root: &Path, path: &Path) -> bool {
 
 /// The files of a snapshot that are really there, by their path in it, sorted. Links to folders are not
 /// followed: the hub has none.
-fn files_of(root: &Path, snapshot: &Path) -> Result<Vec<String>, Fault> {
+fn files_of(root: &Path, snapshot: &Path) -> Result<Vec<String>, Unlisted> {
     let mut files = Vec::new();
     let mut folders = vec![(String::new(), 0)];
     let mut entries_left = SNAPSHOT_ENTRIES_MAX;
     while let Some((folder, depth)) = folders.pop() {
-        for entry in fs::read_dir(snapshot.join(&folder)).map_err(|_| Fault::Unreadable)? {
-            let entry = entry.map_err(|_| Fault::Unreadable)?;
-            entries_left = entries_left.checked_sub(1).ok_or(Fault::TooManyFiles)?;
+        for entry in fs::read_dir(snapshot.join(&folder)).map_err(|_| Unlisted::Unreadable)? {
+            let entry = entry.map_err(|_| Unlisted::Unreadable)?;
+            entries_left = entries_left.checked_sub(1).ok_or(Unlisted::TooManyFiles)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -288,7 +315,8 @@ mod tests {
         }
 
         fn gguf(&self, name: &str) -> Result<Found, FindError> {
-            Ok(Found { path: self.snapshot().join(name), format: Format::Gguf })
+            let path = self.snapshot().join(name);
+            Ok(Found { weights: vec![path.clone()], path, format: Format::Gguf })
         }
     }
 
@@ -324,8 +352,11 @@ mod tests {
         cache.add("m-00001-of-00002.gguf", GGUF);
         assert_eq!(cache.find("hf:org/tiny"), Err(Missing::Parts { missing: 1, of: 2 }.into()));
         cache.add("m-00002-of-00002.gguf", GGUF);
-        assert_eq!(cache.find("hf:org/tiny"), cache.gguf("m-00001-of-00002.gguf"));
-        assert_eq!(cache.find("hf:org/tiny:m-00002-of-00002.gguf"), cache.gguf("m-00001-of-00002.gguf"));
+        let found = cache.find("hf:org/tiny").expect("it is whole");
+        let shards =
+            ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"].map(|name| cache.snapshot().join(name));
+        assert_eq!((&found.path, &found.weights[..]), (&shards[0], &shards[..]));
+        assert_eq!(cache.find("hf:org/tiny:m-00002-of-00002.gguf"), Ok(found));
     }
 
     #[test]
@@ -336,19 +367,13 @@ mod tests {
         cache.add("config.json", b"{}");
         assert_eq!(
             cache.find("hf:org/tiny"),
-            Ok(Found { path: cache.snapshot(), format: Format::Safetensors })
+            Ok(Found {
+                path: cache.snapshot(),
+                format: Format::Safetensors,
+                weights: vec![cache.snapshot().join("model.safetensors")],
+            })
         );
         assert_eq!(cache.find("hf:org/tiny:Q8_0"), Err(Missing::Gguf { quants: vec![] }.into()));
-    }
-
-    #[test]
-    fn a_file_that_is_no_model_is_invalid() {
-        let cache = Cache::new();
-        cache.add("m.gguf", b"<html>");
-        assert_eq!(cache.find("hf:org/tiny"), Err(Fault::NotGguf.into()));
-        let cache = Cache::new();
-        cache.add("model.safetensors", b"\xff\0\0\0\0\0\0\0{").add("config.json", b"{}");
-        assert_eq!(cache.find("hf:org/tiny"), Err(Fault::NotSafetensors.into()));
     }
 
     #[test]
@@ -385,7 +410,7 @@ mod tests {
         symlink(&inside, cache.root().join("in.gguf")).expect("made");
         let file = |path: &Path| cache.find(&format!("file:{}", path.display()));
         let real = inside.canonicalize().expect("it is there");
-        let found = Ok(Found { path: real, format: Format::Gguf });
+        let found = Ok(Found { weights: vec![real.clone()], path: real, format: Format::Gguf });
         assert_eq!(file(&inside), found);
         assert_eq!(file(&cache.root().join("in.gguf")), found, "resolved");
         for absent in [
@@ -397,7 +422,6 @@ mod tests {
         ] {
             assert_eq!(file(&absent), Err(Missing::File.into()), "{}", absent.display());
         }
-        assert_eq!(file(&cache.write("bad.gguf", b"")), Err(Fault::NotGguf.into()));
         let weights = cache.write("w.safetensors", SAFETENSORS);
         assert!(file(&weights).is_ok_and(|found| found.format == Format::Safetensors));
     }
@@ -408,6 +432,18 @@ mod tests {
         for index in 0..=SNAPSHOT_ENTRIES_MAX {
             fs::write(cache.snapshot().join(index.to_string()), b"").expect("written");
         }
-        assert_eq!(cache.find("hf:org/tiny"), Err(Fault::TooManyFiles.into()));
+        assert_eq!(cache.find("hf:org/tiny"), Err(Unlisted::TooManyFiles.into()));
+    }
+
+    #[test]
+    fn repositories_with_a_snapshot_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in
+            ["models--a--b/snapshots/1", "models--c--d/snapshots", "datasets--e--f/snapshots/1", "x"]
+        {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        assert_eq!(count(dir.path()), 1);
+        assert_eq!(count(&dir.path().join("nowhere")), 0);
     }
 }

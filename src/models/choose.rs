@@ -34,12 +34,16 @@ pub fn gguf(files: &[String], pick: &Pick) -> Result<Shards, NoSuchGguf> {
         Pick::Quant(quant) => of_quant(quant),
         Pick::Any => PREFERRED.into_iter().find_map(of_quant).or_else(|| models().next()),
     };
-    chosen.map(|path| shards(path)).ok_or_else(|| {
-        let mut quants: Vec<String> = models().filter_map(|path| quant_of(file_name(path))).collect();
-        quants.sort();
-        quants.dedup();
-        NoSuchGguf { quants }
-    })
+    chosen.map(|path| shards(path)).ok_or_else(|| NoSuchGguf { quants: quants(files) })
+}
+
+/// The quantisations of the GGUFs among `files`, sorted; those that bear one in their name.
+pub fn quants(files: &[String]) -> Vec<String> {
+    let models = files.iter().filter(|path| is_gguf(path) && !is_projector(path));
+    let mut quants: Vec<String> = models.filter_map(|path| quant_of(file_name(path))).collect();
+    quants.sort();
+    quants.dedup();
+    quants
 }
 
 /// The safetensors that make up the model among `files`, with all the shards that each must have.

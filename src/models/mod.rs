@@ -3,8 +3,9 @@
 
 pub mod cache;
 pub mod choose;
-pub mod header;
+mod file;
 pub mod reference;
 
 pub use cache::{FindError, Format, Found, Missing, find};
+pub(crate) use file::open_regular;
 pub use reference::{ModelRef, NotAModelRef, Pick};

@@ -68,6 +68,12 @@ impl HubRef {
         self.revision.as_deref().unwrap_or("main")
     }
 
+    /// The same repository and revision with something else meant in it.
+    #[must_use]
+    pub fn with_pick(&self, pick: Pick) -> Self {
+        Self { pick, ..self.clone() }
+    }
+
     /// The repository's folder in the cache: `models--org--repo`.
     pub fn folder(&self) -> String {
         format!("models--{}--{}", self.org, self.repo)

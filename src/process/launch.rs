@@ -15,7 +15,8 @@ use log::{debug, warn};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
 
-use crate::id::{Device, Pgid, Run};
+use crate::capacity::ledger::Placement;
+use crate::id::{Backend, Pgid, Run};
 use crate::kinds::CommandLine;
 use crate::lifecycle::event::{Event, LaunchError, LaunchJob};
 use crate::limits;
@@ -165,8 +166,9 @@ impl Launcher {
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_kept_from_workers(name)) {
             command.env_remove(name);
         }
-        if job.plan.device == Device::Cpu {
-            command.env("CUDA_VISIBLE_DEVICES", "").env("ROCR_VISIBLE_DEVICES", "");
+        command.envs(visible_devices(&job.placement));
+        if job.placement.backend == Backend::Cpu {
+            command.env("GGML_VK_VISIBLE_DEVICES", "");
         }
         command.envs(job.plan.env.iter().map(|(name, value)| (name, value)));
         command.envs(line.env.iter().map(|(name, value)| (name, value)));
@@ -174,6 +176,19 @@ impl Launcher {
         command.env(OWNER_VARIABLE, self.config.owner.mark(&job.id, job.run));
         command
     }
+}
+
+/// What keeps a worker on its own devices. Numbers are those of the PCI bus, as the hive counts.
+fn visible_devices(placement: &Placement) -> [(&'static str, String); 3] {
+    let of = |backend: Backend| {
+        let mine = placement.shares.iter().filter(|share| share.backend == backend);
+        mine.map(|share| share.visible_as.as_str()).collect::<Vec<_>>().join(",")
+    };
+    [
+        ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()),
+        ("CUDA_VISIBLE_DEVICES", of(Backend::Cuda)),
+        ("ROCR_VISIBLE_DEVICES", of(Backend::Rocm)),
+    ]
 }
 
 /// Ends a process that nobody would see end.

@@ -57,7 +57,7 @@ pub(crate) fn processes() -> Vec<Process> {
 }
 
 /// The processes of the group and all their descendants that live.
-pub(super) fn tree(group: Pgid, all: &[Process]) -> BTreeSet<u32> {
+pub(crate) fn tree(group: Pgid, all: &[Process]) -> BTreeSet<u32> {
     let mut tree: BTreeSet<u32> =
         all.iter().filter(|p| p.group == group.0 && !p.dead).map(|p| p.pid).collect();
     loop {
@@ -80,6 +80,16 @@ pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
     let statm = fs::read_to_string(file(pid, "statm")).ok()?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
+}
+
+/// Resident memory that cannot be displaced: anonymous and shared, not that of mapped files.
+pub(crate) fn taken_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(file(pid, "status")).ok()?;
+    let kib = |name: &str| -> Option<u64> {
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    kib("RssAnon:")?.checked_add(kib("RssShmem:")?)?.checked_mul(1024)
 }
 
 /// Bytes that it has asked to read so far, from disk or cache.
@@ -223,6 +233,7 @@ mod tests {
         let me = std::process::id();
         assert!(processes().iter().any(|p| p.pid == me && !p.dead));
         assert!(resident_bytes(me).unwrap() > 100_000);
+        assert!((10_000..=resident_bytes(me).unwrap()).contains(&taken_bytes(me).unwrap()));
         assert!(read_bytes(me).is_some());
         assert_eq!(listens(&BTreeSet::from([me]), host, port), Some(true));
         assert_eq!(listens(&BTreeSet::new(), host, port), Some(false));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use rbee_hive::capacity::ledger::{Placement, Share};
 use rbee_hive::http::{Pull, Source as _};
 use rbee_hive::id::{Backend, Device, Pgid, Run, SystemEntropy, Token, WorkerId};
 use rbee_hive::kinds::{CommandLine, Kind, Protocol};
@@ -140,18 +141,25 @@ pub fn job(name: &str, port: u16, command: &[&str]) -> LaunchJob {
         kind: kind(Protocol::Native),
         model_ref: "hf:org/tiny".into(),
         model_path: PathBuf::new(),
-        backend: Backend::Cpu,
-        device: Device::Cpu,
         ctx: 1,
         parallel: 1,
         port_hint: None,
         env: vec![("FROM_PLAN".into(), "plan".into()), ("FROM_KIND".into(), "plan".into())],
         extra_args: command.iter().map(|&word| word.to_owned()).collect(),
+        pinned: false,
+    };
+    let share = Share {
+        device: Device::Cpu,
+        visible_as: String::new(),
+        backend: Backend::Cpu,
+        total_bytes: 0,
+        bytes: 0,
     };
     LaunchJob {
         id: id(name),
         run: Run(1),
         plan: Arc::new(plan),
+        placement: Arc::new(Placement { backend: Backend::Cpu, shares: vec![share] }),
         port,
         token: Token::parse("secret").unwrap(),
     }

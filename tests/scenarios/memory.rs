@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rbee_hive::api::{ReportedHealth, ReportedState};
+use rbee_hive::capacity::ledger::{Choice, Ledger, Need, Rules};
+use rbee_hive::devices::{Cpu, Picture};
 use rbee_hive::id::{Backend, Device, Entropy, Pgid, Run, WorkerId};
 use rbee_hive::kinds::{Busy, Kind, Probe, Protocol};
 use rbee_hive::lifecycle::event::{
-    DiskJob, Effect, Event, ExitStatus, LaunchError, Plan, Probed, Signal, Usage, WorkerJob,
+    DiskJob, Effect, Event, ExitStatus, LaunchError, Order, Plan, Probed, Signal, Usage, WorkerJob,
 };
 use rbee_hive::lifecycle::fleet::{Beat, View};
 use rbee_hive::lifecycle::{Fleet, Policy};
@@ -142,12 +144,12 @@ impl World for Memory {
             Some(("idle timeout", s)) => self.policy.idle_timeout = Some(Duration::from_secs(s)),
             Some((other, _)) => panic!("no such setting: {other}"),
         }
-        self.fleet = Some(Fleet::new(self.policy.clone(), 9000..=9009, Box::new(Counting(0))));
+        self.fleet = Some(Fleet::new(self.policy.clone(), 9000..=9009, ledger(), Box::new(Counting(0))));
     }
 
     fn spawn(&mut self, probed: bool) {
         let now = self.now;
-        let (answer, effects) = self.fleet().spawn(plan(probed), None, now, &mut |_| true);
+        let (answer, effects) = self.fleet().spawn(order(probed), None, now, &mut |_| true);
         let view = answer.expect("there is room").view;
         (self.id, self.first_port) = (Some(view.id), view.port);
         self.perform(effects);
@@ -326,7 +328,7 @@ impl World for Memory {
     }
 }
 
-fn plan(probed: bool) -> Plan {
+fn order(probed: bool) -> Order {
     let probe = Probe {
         path: "/health".to_owned(),
         interval: Duration::from_millis(500),
@@ -344,16 +346,24 @@ fn plan(probed: bool) -> Plan {
         args_allow: Vec::new(),
         version_args: Vec::new(),
     };
-    Plan {
+    let plan = Plan {
         kind: Arc::new(kind),
         model_ref: "file:/m.gguf".to_owned(),
         model_path: PathBuf::from("/m.gguf"),
-        backend: Backend::Cpu,
-        device: Device::Cpu,
         ctx: 4096,
         parallel: 1,
         port_hint: None,
         env: Vec::new(),
         extra_args: Vec::new(),
-    }
+        pinned: false,
+    };
+    let need = Need { bytes: 1 << 30, breakdown: None };
+    let choices = vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need }];
+    Order { plan, choices, make_room: false }
+}
+
+/// A machine with 16 GiB and no GPU.
+fn ledger() -> Ledger {
+    let cpu = Cpu { cores: 2, total_bytes: 16 << 30, available_bytes: 16 << 30, used_by: BTreeMap::new() };
+    Ledger::new(Rules::default(), Arc::new(Picture { cpu, ..Picture::unknown().as_ref().clone() }))
 }

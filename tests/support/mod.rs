@@ -1,6 +1,9 @@
 //! The real daemon with real processes: its own port, its own folder, ended with the test.
 #![allow(dead_code)] // each test file uses another part
 
+pub mod gguf;
+pub mod nvml;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
@@ -18,14 +21,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 const HIVE: &str = env!("CARGO_BIN_EXE_rbee-hive");
 const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
-
-/// The smallest file that begins as a GGUF does: magic, version 3, no tensors, no metadata.
-pub fn write_model(path: &Path) {
-    let mut bytes = b"GGUF".to_vec();
-    bytes.extend_from_slice(&3u32.to_le_bytes());
-    bytes.extend_from_slice(&[0; 16]);
-    std::fs::write(path, bytes).unwrap();
-}
 
 /// A range of ports that no other test of this run uses: each process takes ranges of its own.
 fn port_range(count: u16) -> (u16, u16) {
@@ -85,7 +80,7 @@ impl Builder {
         let folder = tempfile::tempdir().unwrap();
         let models = folder.path().join("models");
         std::fs::create_dir(&models).unwrap();
-        write_model(&models.join("tiny.gguf"));
+        gguf::TINY.write(&models.join("tiny.gguf"));
         let native = json!({"kind": "mock", "protocol": "native", "program": MOCK,
             "args": ["worker", "--slots", "{parallel}"], "backends": ["cpu"],
             "args_allow": ["--load-ms"]});
@@ -98,6 +93,8 @@ impl Builder {
         let (first, last) = port_range(self.ports);
         let mut command = Command::new(HIVE);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", folder.path());
+        // The GPUs of this machine are none of a test's business.
+        command.env("RBEE_HIVE_NVML_LIBRARY", "/nowhere").env("RBEE_HIVE_NVIDIA_SMI", "/nowhere");
         command.args(["serve", "--bind", "127.0.0.1:0", "--hive-id", "test"]);
         command.args(["--worker-ports", &format!("{first}-{last}")]);
         command.arg("--data-dir").arg(folder.path().join("data")).arg("--model-dir").arg(&models);

@@ -8,6 +8,9 @@ use std::time::Instant;
 use log::{debug, warn};
 
 use crate::api::{API_VERSION, Health, HealthStatus, HiveStatus, ShutdownResponse};
+use crate::capacity::inspect::Inspector;
+use crate::capacity::ledger::Rules;
+use crate::devices::{self, Devices};
 use crate::http::auth::{self, Who};
 use crate::http::events::EventStream;
 use crate::http::route::{self, Route};
@@ -19,13 +22,17 @@ use crate::kinds::Kinds;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{Inbox, NoAnswer};
 use crate::limits::REPLY_WAIT;
+use crate::models::cache;
 use crate::process::follow::Followers;
 use crate::process::log::Logs;
 
 use arguments::{Arguments, wrong};
 
 mod arguments;
+mod capacity;
 mod spawn;
+mod weigh;
+mod wish;
 mod workers;
 
 /// All that answers need.
@@ -40,6 +47,12 @@ pub struct Api {
     pub kinds: Arc<Kinds>,
     /// The model cache.
     pub model_dir: PathBuf,
+    /// What reads the headers of models, and remembers them.
+    pub inspector: Inspector,
+    /// What looks at the devices.
+    pub devices: Devices,
+    /// What the operator keeps from the hive.
+    pub rules: Rules,
     /// Workers' logs.
     pub logs: Arc<Logs>,
     /// Ports that a spawn may hint at.
@@ -83,6 +96,8 @@ impl Api {
 
     fn change(&self, route: Route, who: &Who, request: &Request) -> Result<Reply, ApiError> {
         let answer = match route {
+            Route::Devices => self.devices(),
+            Route::Capacity { query } => capacity::capacity(self, &query)?,
             Route::Spawn => spawn::spawn(self, request)?,
             Route::Ready => workers::ready(self, who, request)?,
             Route::Heartbeat => workers::heartbeat(self, who, request)?,
@@ -113,6 +128,14 @@ impl Api {
             self.followers.ended(&id);
         }
         Ok(Box::new(following))
+    }
+
+    fn devices(&self) -> Answer {
+        let picture = self.devices.look();
+        let hidden = picture.gpus.iter().map(|gpu| gpu.device).filter(|device| self.rules.hides(*device));
+        let (hidden, workers) = (hidden.collect(), self.picture.snapshot().workers.len());
+        let (models, disk) = (cache::count(&self.model_dir), devices::disk(&self.model_dir));
+        Answer::json(200, &devices::wire(&picture, &hidden, models, workers, disk, Instant::now()))
     }
 
     fn shutdown(&self, request: &Request) -> Result<Answer, ApiError> {
@@ -213,6 +236,8 @@ fn shutting_down() -> ApiError {
 fn name(route: &Route) -> &'static str {
     match route {
         Route::Health => "health",
+        Route::Devices => "devices",
+        Route::Capacity { .. } => "capacity",
         Route::Spawn => "spawn",
         Route::Ready => "ready",
         Route::List => "list",

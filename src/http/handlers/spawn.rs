@@ -2,37 +2,48 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use log::info;
 
 use crate::api::{HiveStatus, SpawnResponse};
+use crate::capacity::estimate::Breakdown;
+use crate::capacity::ledger::{Choice, Placement};
 use crate::http::{Answer, ApiError, Code, Request};
-use crate::id::{Backend, Device};
-use crate::kinds::manifest::is_kind_name;
-use crate::kinds::{Kind, allow, find_program};
-use crate::lifecycle::event::Plan;
-use crate::lifecycle::fleet::AdmitError;
-use crate::limits::{CTX_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PARALLEL_MAX};
-use crate::models::cache::{self, FindError, Format};
-use crate::models::reference::ModelRef;
+use crate::kinds::allow;
+use crate::lifecycle::event::{Order, Plan};
+use crate::lifecycle::fleet::{AdmitError, View};
+use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 
 use super::arguments::{Arguments, wrong};
-use super::{Api, no_answer, shutting_down};
-
-/// Context tokens if none are asked for.
-const CTX_DEFAULT: u32 = 4096;
+use super::weigh::{Weighed, weigh};
+use super::wish::Wish;
+use super::{Api, capacity, no_answer, shutting_down};
 
 pub(super) fn spawn(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     if api.picture.snapshot().status != HiveStatus::Ready {
         return Err(shutting_down());
     }
     let key = idempotency_key(request)?;
-    let plan = plan(api, &Arguments::parse(&request.body)?)?;
-    let admitted = api.inbox.spawn(plan, key).map_err(no_answer)?.map_err(refusal)?;
-    let view = admitted.view;
+    if let Some(key) = &key
+        && let Some(view) = api.inbox.spawned(key.clone()).map_err(no_answer)?
+    {
+        return Ok(accepted(api, view));
+    }
+    let (order, wish, weighed) = order(api, &Arguments::parse(&request.body)?)?;
+    let admitted = api.inbox.spawn(order, key).map_err(no_answer)?.map_err(|error| match error {
+        AdmitError::NoRoom(refused) => capacity::refusal(api, &wish, &weighed, refused),
+        other => refusal(&other),
+    })?;
+    if !admitted.again {
+        tell(&admitted.view, &weighed);
+    }
+    Ok(accepted(api, admitted.view))
+}
+
+fn accepted(api: &Api, view: View) -> Answer {
     let url = api.picture.worker_url(view.port);
     let location = format!("/v1/workers/{}", view.id);
     let body = SpawnResponse { worker_id: view.id, url, state: view.state };
-    Ok(Answer::json(202, &body).with_header("Location", location))
+    Answer::json(202, &body).with_header("Location", location)
 }
 
 fn idempotency_key(request: &Request) -> Result<Option<String>, ApiError> {
@@ -52,142 +63,52 @@ fn idempotency_key(request: &Request) -> Result<Option<String>, ApiError> {
     })
 }
 
-fn plan(api: &Api, arguments: &Arguments) -> Result<Plan, ApiError> {
-    let model_ref: ModelRef = arguments
-        .needed_text("model_ref")?
-        .parse()
-        .map_err(|error| ApiError::argument("model_ref", format!("{error}")))?;
-    let backend = backend(arguments)?;
-    let device = device(arguments, backend)?;
-    let kind_name = kind_name(arguments)?;
-    let ctx = arguments.number("ctx", 1..=CTX_MAX)?.unwrap_or(CTX_DEFAULT);
-    let parallel = arguments.number("parallel", 1..=PARALLEL_MAX)?.unwrap_or(1);
-    let (first, last) = (u32::from(*api.worker_ports.start()), u32::from(*api.worker_ports.end()));
-    let port_hint = arguments.number("port_hint", first..=last)?.and_then(|port| u16::try_from(port).ok());
-    let env = arguments.text_map("env")?.unwrap_or_default();
-    let extra_args = arguments.texts("extra_args")?.unwrap_or_default();
-
-    let chosen = kind_name.map(|name| named_kind(api, name)).transpose()?;
-    let (device, backend) = place(device, backend)?;
-    let found = cache::find(&api.model_dir, &model_ref).map_err(not_found)?;
-    let kind = match chosen {
-        Some(kind) => kind,
-        None => kind_for(api, found.format)?,
-    };
-    if !kind.backends.contains(&backend) {
-        let runs_on: Vec<&str> = kind.backends.iter().map(|backend| backend.as_str()).collect();
-        return Err(wrong(
-            "kind",
-            &format!("one for this device's backend; this one takes {}", runs_on.join(", ")),
-        ));
-    }
+/// Checks the arguments, then finds kind, device and model, in this order.
+fn order(api: &Api, arguments: &Arguments) -> Result<(Order, Wish, Weighed), ApiError> {
+    let wish = Wish::read(arguments, "model_ref")?;
+    let (first, last) = (*api.worker_ports.start(), *api.worker_ports.end());
+    let port_hint = arguments.number("port_hint", first..=last)?;
+    let pinned = arguments.flag("pinned")?.unwrap_or(false);
+    let weighed = weigh(api, &wish)?;
     let refused = |refused: allow::Refused| ApiError::argument(refused.field, refused.message);
-    let env = allow::env(&kind, &env).map_err(refused)?;
-    let extra_args = allow::extra_args(&kind, &extra_args).map_err(refused)?;
-    Ok(Plan {
-        kind,
-        model_ref: model_ref.to_string(),
-        model_path: found.path,
-        backend,
-        device,
-        ctx,
-        parallel,
+    let plan = Plan {
+        kind: Arc::clone(&weighed.kind),
+        model_ref: wish.model_ref.to_string(),
+        model_path: weighed.found.path.clone(),
+        ctx: weighed.ctx,
+        parallel: wish.parallel,
         port_hint,
-        env,
-        extra_args,
-    })
-}
-
-fn kind_name(arguments: &Arguments) -> Result<Option<&str>, ApiError> {
-    let name = arguments.text("kind")?;
-    match name {
-        Some(name) if !is_kind_name(name) => Err(wrong("kind", "[a-z0-9][a-z0-9-]{0,63}")),
-        _ => Ok(name),
-    }
-}
-
-fn backend(arguments: &Arguments) -> Result<Option<Backend>, ApiError> {
-    let all = [Backend::Cpu, Backend::Cuda, Backend::Rocm, Backend::Vulkan, Backend::Metal];
-    arguments.word("backend", &all.map(|backend| (backend.as_str(), backend)))
-}
-
-fn device(arguments: &Arguments, backend: Option<Backend>) -> Result<Option<Device>, ApiError> {
-    let right = "\"cpu\", \"gpu0\" or a number";
-    match arguments.value("device") {
-        None => Ok(None),
-        Some(Value::String(text)) => text.parse().map(Some).map_err(|()| wrong("device", right)),
-        Some(Value::Number(number)) => {
-            let number = number.as_u64().and_then(|n| u16::try_from(n).ok());
-            let device =
-                number.map(|n| if backend == Some(Backend::Cpu) { Device::Cpu } else { Device::Gpu(n) });
-            device.map(Some).ok_or_else(|| wrong("device", right))
-        }
-        Some(_) => Err(wrong("device", right)),
-    }
-}
-
-/// Where it goes: the only device that this hive knows is the cpu.
-fn place(device: Option<Device>, backend: Option<Backend>) -> Result<(Device, Backend), ApiError> {
-    let no_device = || {
-        ApiError::new(Code::DeviceNotFound, "this hive does not have that device; it has cpu")
-            .with_details(json!({ "devices": ["cpu"] }))
+        env: allow::env(&weighed.kind, &wish.env).map_err(refused)?,
+        extra_args: allow::extra_args(&weighed.kind, &wish.extra_args).map_err(refused)?,
+        pinned,
     };
-    match (device, backend) {
-        (Some(Device::Gpu(_)), _) => Err(no_device()),
-        (None, Some(backend)) if backend != Backend::Cpu => Err(no_device()),
-        (Some(Device::Cpu), Some(backend)) if backend != Backend::Cpu => {
-            Err(wrong("backend", "cpu on the device cpu"))
-        }
-        (_, _) => Ok((Device::Cpu, Backend::Cpu)),
-    }
+    let order = Order { plan, choices: weighed.choices.clone(), make_room: wish.make_room };
+    Ok((order, wish, weighed))
 }
 
-fn named_kind(api: &Api, name: &str) -> Result<Arc<Kind>, ApiError> {
-    let kind = api.kinds.get(name).ok_or_else(|| {
-        let known: Vec<&str> = api.kinds.iter().map(|entry| entry.kind.name.as_str()).collect();
-        ApiError::new(Code::KindNotFound, format!("there is no such kind; there are {}", known.join(", ")))
-    })?;
-    if find_program(kind).is_none() {
-        return Err(not_installed(&kind.name));
-    }
-    Ok(Arc::clone(kind))
-}
-
-/// A GGUF takes llama-server, safetensors vllm, else the only kind whose program is there.
-fn kind_for(api: &Api, format: Format) -> Result<Arc<Kind>, ApiError> {
-    let usual = match format {
-        Format::Gguf => "llama-server",
-        Format::Safetensors => "vllm",
+/// What was promised, and what for.
+fn tell(view: &View, weighed: &Weighed) {
+    let Placement { backend, shares } = &*view.placement;
+    let devices = view.placement.device();
+    let of_these = |choice: &&Choice| {
+        choice.backend == *backend && choice.devices.iter().eq(shares.iter().map(|share| &share.device))
     };
-    if let Some(kind) = api.kinds.get(usual).filter(|kind| find_program(kind).is_some()) {
-        return Ok(Arc::clone(kind));
-    }
-    let mut there = api.kinds.iter().filter(|entry| find_program(&entry.kind).is_some());
-    match (there.next(), there.next()) {
-        (Some(only), None) => Ok(Arc::clone(&only.kind)),
-        _ => Err(not_installed(usual)),
-    }
+    let Breakdown { weights, kv_cache, compute, constant } =
+        weighed.choices.iter().find(of_these).and_then(|choice| choice.need.breakdown).unwrap_or_default();
+    info!(
+        "memory promised worker={} device={devices} bytes={} weights={weights} kv_cache={kv_cache} \
+         compute={compute} constant={constant}",
+        view.id,
+        view.placement.bytes()
+    );
 }
 
-fn not_installed(kind: &str) -> ApiError {
-    let message =
-        format!("the program of the kind {kind} is not on this machine; install it or name it by --worker");
-    ApiError::new(Code::KindNotInstalled, message).with_details(json!({ "kind": kind }))
-}
-
-fn not_found(error: FindError) -> ApiError {
+fn refusal(error: &AdmitError) -> ApiError {
     match error {
-        FindError::Missing(missing) => ApiError::new(Code::ModelNotFound, missing.to_string()),
-        FindError::Invalid(fault) => ApiError::new(Code::ModelInvalid, fault.to_string()),
-    }
-}
-
-fn refusal(error: AdmitError) -> ApiError {
-    match error {
-        AdmitError::ShuttingDown => shutting_down(),
         AdmitError::TooManyWorkers => {
             ApiError::new(Code::Overloaded, "this hive has as many workers as it can have")
         }
         AdmitError::NoFreePort => ApiError::new(Code::NoFreePort, "no port of --worker-ports is free"),
+        AdmitError::ShuttingDown | AdmitError::NoRoom(_) => shutting_down(),
     }
 }

@@ -1,4 +1,4 @@
-use super::super::simulation::{Seeded, plan};
+use super::super::simulation::{Seeded, ledger, order};
 use super::*;
 
 #[test]
@@ -10,10 +10,10 @@ fn the_key_of_a_worker_that_is_forgotten_stands_for_the_next_one() {
         idle_timeout: None,
         restart_limit: 0,
     };
-    let mut fleet = Fleet::new(policy, 9000..=9003, Box::new(Seeded::new(1)));
+    let mut fleet = Fleet::new(policy, 9000..=9003, ledger(), Box::new(Seeded::new(1)));
     let now = Instant::now();
     let spawn = |fleet: &mut Fleet, key: &str| {
-        let (admitted, _) = fleet.spawn(plan(false, None), Some(key.to_owned()), now, &mut |_| true);
+        let (admitted, _) = fleet.spawn(order(false, None), Some(key.to_owned()), now, &mut |_| true);
         admitted.unwrap().view.id
     };
     let first = spawn(&mut fleet, "key");

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::{ReportedHealth, ReportedState, State};
+use crate::capacity::ledger::{Choice, Ledger, Need, Rules};
 use crate::id::{Backend, Device, Pgid, Run, WorkerId};
 use crate::kinds::{Busy, Kind, Probe, Protocol};
 use crate::lifecycle::Policy;
 use crate::lifecycle::event::{
-    DiskJob, Effect, Event, ExitStatus, LaunchError, Plan, Probed, Signal, Usage, WorkerJob,
+    DiskJob, Effect, Event, ExitStatus, LaunchError, LaunchJob, Order, Plan, Probed, Signal, Usage, WorkerJob,
 };
 use crate::lifecycle::fleet::{AdmitError, AskError, Beat, Effects, Fleet, View};
 
 use super::{Act, Seeded};
+
+mod memory;
 
 const PORTS: RangeInclusive<u16> = 9000..=9007;
 const GRACE: Duration = Duration::from_secs(3);
@@ -31,6 +34,12 @@ struct Proc {
     loaded_at: Instant,
     leader_alive: bool,
     group_alive: bool,
+    /// What it was promised of each device.
+    promise: [u64; 2],
+    /// When it took it.
+    taken_at: Instant,
+    /// When the driver gave back what it had; none while it lives.
+    returned_at: Option<Instant>,
     terms: u32,
     kills: u32,
 }
@@ -78,7 +87,7 @@ impl World {
         };
         Self {
             now: Instant::now(),
-            fleet: Fleet::new(policy, PORTS, Box::new(Seeded::new(seed ^ 1))),
+            fleet: Fleet::new(policy, PORTS, ledger(), Box::new(Seeded::new(seed ^ 1))),
             random: Seeded::new(seed ^ 2),
             calm: false,
             inbox: BTreeMap::new(),
@@ -136,10 +145,15 @@ impl World {
     }
 
     fn spawn(&mut self, probed: bool, key: Option<u8>, manners: u8, hint: u8) -> Result<(), String> {
-        let plan = plan(probed, (hint & 7 == 7).then_some(9000 + u16::from(hint >> 4)));
+        // Whoever asks has looked at the devices just before.
+        let picture = self.picture();
+        let effects = self.fleet.on(Event::Devices(Arc::new(picture)), self.now);
+        self.perform(effects)?;
+        let port_hint = (hint & 7 == 7).then_some(9000 + u16::from(hint >> 4));
+        let order = memory::order(plan(probed, port_hint), hint.rotate_left(3) ^ manners);
         let text = key.map(|key| format!("key-{key}"));
         let mut usable = |port: u16| port % 8 != u16::from(hint % 16);
-        let (answer, effects) = self.fleet.spawn(plan, text, self.now, &mut usable);
+        let (answer, effects) = self.fleet.spawn(order, text, self.now, &mut usable);
         let known = key.and_then(|key| self.keys.get(&key)).filter(|(_, at)| self.now < *at).cloned();
         match answer {
             Ok(admitted) => {
@@ -158,7 +172,7 @@ impl World {
             Err(AdmitError::ShuttingDown) => {
                 expect(self.fleet.is_stopping(), || "refused without a cascade".to_owned())?;
             }
-            Err(AdmitError::NoFreePort | AdmitError::TooManyWorkers) => {}
+            Err(AdmitError::NoFreePort | AdmitError::TooManyWorkers | AdmitError::NoRoom(_)) => {}
         }
         self.perform(effects)
     }
@@ -244,6 +258,9 @@ impl World {
                 && let Some(proc) = self.procs.get_mut(&(id.clone(), *run))
             {
                 proc.group_alive = false;
+                let taken = proc.taken_at <= self.now && !self.calm;
+                let late = if taken { u64::from(proc.manners >> 6) * 1300 } else { 0 };
+                proc.returned_at = Some(self.now + Duration::from_millis(late));
             }
             let effects = self.fleet.on(event, self.now);
             self.perform(effects)?;
@@ -290,6 +307,7 @@ impl World {
         expect(ports.len() == views.len(), || "two workers share a port".to_owned())?;
         expect(self.fleet.ports_leased() == views.len(), || "leases and workers differ".to_owned())?;
         expect(views.iter().all(|v| PORTS.contains(&v.port)), || "a port outside the range".to_owned())?;
+        self.check_promises(&views)?;
         for ((id, run), proc) in self.procs.iter().filter(|(_, proc)| proc.group_alive) {
             let view = views.iter().find(|view| view.id == *id && view.run == *run);
             let Some(view) = view else {
@@ -375,7 +393,11 @@ impl World {
     fn perform(&mut self, effects: Effects) -> Result<(), String> {
         for effect in effects {
             match effect {
-                Effect::Disk(DiskJob::Launch(job)) => self.launch(job.id, job.run, job.port)?,
+                Effect::Disk(DiskJob::Launch(job)) => self.launch(job)?,
+                Effect::LookAtDevices => {
+                    let picture = self.picture();
+                    self.answer(Event::Devices(Arc::new(picture)));
+                }
                 Effect::Signal { id, run, signal } => self.signal(&(id, run), signal)?,
                 Effect::Worker(WorkerJob::Probe(job)) => {
                     let proc = self.procs.get(&(job.id.clone(), job.run));
@@ -425,7 +447,10 @@ impl World {
         Ok(())
     }
 
-    fn launch(&mut self, id: WorkerId, run: Run, port: u16) -> Result<(), String> {
+    fn launch(&mut self, job: LaunchJob) -> Result<(), String> {
+        let LaunchJob { id, run, port, placement, .. } = job;
+        let promise = memory::promise(&placement);
+        self.check_room(&id, promise)?;
         let key = (id.clone(), run);
         expect(!self.procs.contains_key(&key), || format!("{id} run {run} was launched twice"))?;
         let others = self.fleet.views().filter(|view| view.port == port && view.id != id).count();
@@ -454,6 +479,9 @@ impl World {
             loaded_at: self.now + after + load,
             leader_alive: true,
             group_alive: true,
+            promise,
+            taken_at: self.now + after + load / 2,
+            returned_at: None,
             terms: 0,
             kills: 0,
         };
@@ -499,7 +527,19 @@ impl World {
     }
 }
 
-pub(in crate::lifecycle) fn plan(probed: bool, port_hint: Option<u16>) -> Plan {
+/// A worker that goes to the cpu and takes nothing there.
+pub(in crate::lifecycle) fn order(probed: bool, port_hint: Option<u16>) -> Order {
+    let need = Need { bytes: 0, breakdown: None };
+    let choices = vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need }];
+    Order { plan: plan(probed, port_hint), choices, make_room: false }
+}
+
+/// A ledger for a machine with a GPU.
+pub(in crate::lifecycle) fn ledger() -> Ledger {
+    Ledger::new(Rules::default(), Arc::new(memory::picture(&BTreeMap::new(), 0)))
+}
+
+fn plan(probed: bool, port_hint: Option<u16>) -> Plan {
     let protocol = if probed {
         Protocol::Probe(Probe {
             path: "/health".to_owned(),
@@ -525,13 +565,12 @@ pub(in crate::lifecycle) fn plan(probed: bool, port_hint: Option<u16>) -> Plan {
         kind: Arc::new(kind),
         model_ref: "file:/m.gguf".to_owned(),
         model_path: PathBuf::from("/m.gguf"),
-        backend: Backend::Cpu,
-        device: Device::Cpu,
         ctx: 4096,
         parallel: 2,
         port_hint,
         env: Vec::new(),
         extra_args: Vec::new(),
+        pinned: false,
     }
 }
 

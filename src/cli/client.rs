@@ -1,0 +1,106 @@
+//! What the commands share that ask a running hive: their flags, and how they say that none answers.
+
+use std::path::PathBuf;
+
+use super::flags::Flag;
+use super::{CliError, Environment, resolve, value};
+use crate::client::{CapacityQuery, ClientError, HiveClient};
+use crate::id::Token;
+
+/// What was typed after such a command.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Typed {
+    pub url: String,
+    pub token_file: Option<PathBuf>,
+    pub json: bool,
+    pub local: bool,
+    /// Of `capacity`.
+    pub query: CapacityQuery,
+}
+
+impl Default for Typed {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:8600".to_owned(),
+            token_file: None,
+            json: false,
+            local: false,
+            query: CapacityQuery::default(),
+        }
+    }
+}
+
+pub(super) const URL: Flag<Typed> = Flag {
+    name: "url",
+    value: "URL",
+    env: "RBEE_HIVE_URL",
+    default: "http://127.0.0.1:8600",
+    repeatable: false,
+    help: "The hive to ask",
+    set: |typed, text| value::base_url(text).map(|v| typed.url = v),
+};
+
+pub(super) const TOKEN_FILE: Flag<Typed> = Flag {
+    name: "token-file",
+    value: "PATH",
+    env: "RBEE_HIVE_TOKEN_FILE",
+    default: "$RBEE_HIVE_TOKEN, else none",
+    repeatable: false,
+    help: "First line: the token that opens its API",
+    set: |typed, text| value::path(text).map(|v| typed.token_file = Some(v)),
+};
+
+pub(super) const JSON: Flag<Typed> = Flag {
+    name: "json",
+    value: "",
+    env: "",
+    default: "a table",
+    repeatable: false,
+    help: "Print JSON, as the API has it",
+    set: |typed, _| {
+        typed.json = true;
+        Ok(())
+    },
+};
+
+/// The hive that a command asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hive {
+    /// Where it is.
+    pub url: String,
+    /// What opens its API.
+    pub token: Option<Token>,
+}
+
+impl Hive {
+    pub(super) fn new(typed: &Typed, env: Environment<'_>) -> Result<Self, CliError> {
+        let token = resolve::token(typed.token_file.as_deref(), "RBEE_HIVE_TOKEN", env)?;
+        Ok(Self { url: typed.url.clone(), token })
+    }
+
+    /// Asks it with `call`.
+    pub(super) fn ask<T>(
+        &self,
+        call: impl FnOnce(&HiveClient) -> Result<T, ClientError>,
+    ) -> Result<T, CliError> {
+        let client = HiveClient::new(&self.url).map_err(|error| self.explain(&error))?;
+        let client = match &self.token {
+            Some(token) => client.with_token(token.clone()),
+            None => client,
+        };
+        call(&client).map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &ClientError) -> CliError {
+        let url = &self.url;
+        match error {
+            ClientError::Unreachable(_) => CliError::runtime(format!("no hive answers at {url}")).with_hint(
+                "is it running? `rbee-hive serve` starts one; --url or RBEE_HIVE_URL says where it is",
+            ),
+            ClientError::Refused { status: 401, .. } => CliError::runtime(error.to_string())
+                .with_hint("set its token with --token-file or RBEE_HIVE_TOKEN"),
+            ClientError::BadUrl => CliError::usage(format!("--url: {url:?} is {error}")),
+            _ => CliError::runtime(format!("{url}: {error}")),
+        }
+    }
+}

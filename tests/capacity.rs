@@ -336,3 +336,71 @@ fn many_questions_cost_one_look() {
     let lookers: BTreeSet<u32> = machine.nvml.looks().into_iter().collect();
     assert_eq!(lookers.len(), 1, "one child for all");
 }
+
+/// A hive beside other drivers than NVIDIA's library: `env` says which.
+fn hive_with(env: &[(&str, &str)]) -> Hive {
+    let kind = json!({"kind": "gpu", "protocol": "native", "program": env!("CARGO_BIN_EXE_rbee-mock"),
+        "backends": ["cuda", "rocm"], "args": ["worker"]});
+    env.iter().fold(Hive::builder().kind(kind), |builder, (name, value)| builder.env(name, value)).start()
+}
+
+fn asks(hive: &Hive, device: &str, bytes: u64) -> Reply {
+    let model = hive.model_ref();
+    hive.get(&format!("/v1/capacity?kind=gpu&model={model}&device={device}&memory_bytes={bytes}"))
+}
+
+#[test]
+fn the_command_in_place_of_the_library_gives_the_same_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("nvidia-smi");
+    let printed = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/nvidia-smi");
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in *compute-apps*) sed s/PID/1/ {printed}/two.users.csv;; *) cat {printed}/two.csv;; esac\n"
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let hive = hive_with(&[("RBEE_HIVE_NVIDIA_SMI", script.to_str().unwrap())]);
+    let gpus = hive.get("/v1/devices").json()["gpus"].as_array().unwrap().clone();
+    assert_eq!(gpus.len(), 2, "{gpus:?}");
+    for gpu in &gpus {
+        assert_eq!(gpu["driver"], "nvidia-smi");
+        let (device, free) = (gpu["id"].as_str().unwrap(), gpu["vram_free_bytes"].as_u64().unwrap());
+        assert_eq!(asks(&hive, device, free).status, 204, "{device}");
+        assert_eq!(asks(&hive, device, free + 1).code(), "INSUFFICIENT_VRAM", "{device}");
+    }
+}
+
+#[test]
+fn cards_of_amd_give_what_the_kernel_says_they_have() {
+    let sysfs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/amd/sys");
+    let hive = hive_with(&[("RBEE_HIVE_SYSFS", sysfs)]);
+    let gpus = hive.get("/v1/devices").json()["gpus"].as_array().unwrap().clone();
+    let card = gpus.iter().find(|gpu| gpu["shared_memory"] != true).unwrap();
+    assert_eq!((&card["driver"], &card["backend"]), (&json!("sysfs"), &json!("rocm")));
+    let (device, free) = (card["id"].as_str().unwrap(), card["vram_free_bytes"].as_u64().unwrap());
+    assert_eq!(asks(&hive, device, free).status, 204);
+    assert_eq!(asks(&hive, device, free + 1).code(), "INSUFFICIENT_VRAM");
+}
+
+#[test]
+fn the_command_capacity_says_by_its_exit_code_whether_it_fits() {
+    let machine = Machine::new(TWO, &[]);
+    let ask = |model: &str, more: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_rbee-hive"))
+            .args(["capacity", model, "--url", &machine.hive.url, "--kind", "any"])
+            .args(more)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text)
+    };
+    let (code, text) = ask(&machine.model("eight"), &["--device", "gpu1"]);
+    assert!(code == Some(0) && text.ends_with("\nfits\n") && text.starts_with("ON gpu1"), "{text}");
+    let (code, text) = ask(&machine.model("seventy"), &["--device", "gpu1", "--json"]);
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &answer["fits"], &answer["device"]), (Some(3), &json!(false), &json!("gpu1")));
+    let (code, text) = ask("hf:org/none", &[]);
+    assert!(code == Some(1) && text.contains("MODEL_NOT_FOUND"), "{text}");
+    let (code, text) = ask(&machine.model("eight"), &["--ctx", "0"]);
+    assert!(code == Some(2) && text.starts_with("error: --ctx"), "{text}");
+}

@@ -56,6 +56,11 @@ impl CacheType {
         TYPES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
     }
 
+    /// Whether its numbers have less than 16 bits.
+    pub(super) fn is_quantised(self) -> bool {
+        self.block > 1
+    }
+
     /// Bytes of so many numbers, in whole blocks.
     pub(super) fn bytes(self, numbers: u64) -> u64 {
         numbers.div_ceil(self.block).saturating_mul(self.block_bytes)

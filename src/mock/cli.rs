@@ -101,9 +101,14 @@ It exits with 0 if all was seen, and leaves nothing behind. NO_COLOR turns colou
 /// Runs `rbee-mock` with the arguments of the process. 0 ok, 1 failure, 2 usage error.
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|command| command == "rbee-hive") {
+    match args.next() {
         // The daemon itself, for the demo: cargo run builds no second program beside this one.
-        return crate::hive::main(args);
+        Some(command) if command == "rbee-hive" => return crate::hive::main(args),
+        // And the child by which that daemon asks drivers: it starts itself.
+        Some(command) if command == crate::devices::child::COMMAND => {
+            return crate::hive::main(std::iter::once(command).chain(args));
+        }
+        _ => {}
     }
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     let usage = |why: String, hint: &str| {

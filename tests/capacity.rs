@@ -404,3 +404,17 @@ fn the_command_capacity_says_by_its_exit_code_whether_it_fits() {
     let (code, text) = ask(&machine.model("eight"), &["--ctx", "0"]);
     assert!(code == Some(2) && text.starts_with("error: --ctx"), "{text}");
 }
+
+#[test]
+fn each_of_eight_gpus_answers_for_itself() {
+    let conf: String = (0..8)
+        .map(|n| format!("gpu 00000000:0{n}:00.0 GPU-{n} 24576 {} NVIDIA L4\n", 3000 * (n + 1)))
+        .collect();
+    let machine = Machine::new(&conf, &[]);
+    for n in 0..8u64 {
+        let free = 3000 * (n + 1) * MIB;
+        let ask =
+            |bytes: u64| machine.capacity("tiny", &format!("&device=gpu{n}&memory_bytes={bytes}")).status;
+        assert_eq!((ask(free), ask(free + 1)), (204, 409), "gpu{n}");
+    }
+}

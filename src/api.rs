@@ -71,6 +71,8 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
+    /// Its model is being fetched.
+    Provisioning,
     /// Its process is being started.
     Launching,
     /// Its process loads the model.
@@ -186,6 +188,9 @@ pub struct Worker {
     pub state: State,
     /// While `spawning`: how far it is.
     pub phase: Option<Phase>,
+    /// While `provisioning`: what is being fetched for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_id: Option<String>,
     /// Whether it is well; unknown until it was ready once.
     pub health: Option<WorkerHealth>,
     /// Process id; none before the launch and between two runs.
@@ -259,6 +264,112 @@ pub struct SpawnResponse {
     pub url: String,
     /// `spawning`, or what it is by now if the `Idempotency-Key` was used before.
     pub state: State,
+}
+
+/// `POST /v1/models/download`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownloadRequest {
+    /// What to fetch: `hf:org/repo[:QUANT|:path/file.gguf][@revision]`.
+    pub model_ref: String,
+}
+
+/// The answer to that: 202, or 200 if the model is there already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownloadResponse {
+    /// What its progress is asked for by; `cached` if the model is there already.
+    pub download_id: String,
+    /// Where the model is, if it is there already.
+    pub local_path: Option<String>,
+}
+
+/// How far a download is: the data of an event of `GET /v1/models/download/progress`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "lowercase")]
+pub enum Progress {
+    /// Bytes come, or will when it is its turn.
+    Downloading {
+        /// Those that are here, of all its files; never fewer than before.
+        bytes_downloaded: u64,
+        /// All there will be.
+        bytes_total: u64,
+        /// How fast they come, in 10^6 bits a second.
+        speed_mbps: f64,
+        /// The file that is being fetched, by its path in the repository.
+        file: String,
+        /// Which attempt at it, from 1.
+        attempt: u32,
+    },
+    /// The last bytes are being compared with what the hub says they are, and brought to the disk.
+    Verifying,
+    /// It is there. The last event.
+    Complete {
+        /// Where the model is.
+        local_path: String,
+    },
+    /// It failed, or was cancelled; what is here stays for resuming. The last event.
+    Error {
+        /// As in an [`ErrorObject`].
+        code: String,
+        /// For a person.
+        message: String,
+    },
+}
+
+/// How far a download is: the data of a `download` event of `GET /v1/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DownloadEvent {
+    /// Which one.
+    pub download_id: String,
+    /// How far it is.
+    #[serde(flatten)]
+    pub progress: Progress,
+}
+
+/// `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelList {
+    /// What is in the model cache: one entry for each revision of a repository, sorted by name; the newest of
+    /// its revisions first.
+    pub models: Vec<Model>,
+}
+
+/// A revision of a repository in the model cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// `hf:org/repo`.
+    pub model_ref: String,
+    /// The commit; none if nothing of the repository is whole.
+    pub revision: Option<String>,
+    /// The branches and tags that are at this commit.
+    #[serde(default)]
+    pub refs: Vec<String>,
+    /// Its files that are whole, by name.
+    pub files: Vec<ModelFile>,
+    /// All of them, in bytes, each blob once.
+    pub size_bytes: u64,
+    /// When one of its files was last read or written.
+    pub last_used: Option<String>,
+    /// Whether a worker uses it.
+    pub in_use: bool,
+    /// Whether something of it is missing: shards, the files that broken links mean, what a download has not
+    /// fetched yet.
+    pub partial: bool,
+    /// Links whose blob is gone, by name.
+    #[serde(default)]
+    pub broken: Vec<String>,
+    /// What downloads that did not end, and blobs without a link, take on the disk; told with the newest
+    /// revision of a repository.
+    #[serde(default)]
+    pub leftover_bytes: u64,
+}
+
+/// A file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFile {
+    /// Its path in the repository.
+    pub name: String,
+    /// Its length.
+    pub size_bytes: u64,
 }
 
 /// `POST /v1/workers/ready`: a native worker has bound its port and loaded its model.

@@ -12,11 +12,19 @@ use std::io::{self, Read as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, Uri};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, RequestBuilder};
 
-use crate::api::{self, CapacityAnswer, Devices, ErrorBody, ErrorObject};
+use crate::api::{
+    self, CapacityAnswer, Devices, DownloadRequest, DownloadResponse, ErrorBody, ErrorObject, Model,
+    ModelList,
+};
 use crate::id::Token;
 use crate::limits;
+
+mod progress;
+pub mod sse;
+
+pub use progress::ProgressEvents;
 
 /// A way to one hive. Cheap to clone; keeps its connection between two calls.
 #[derive(Debug, Clone)]
@@ -34,7 +42,7 @@ pub enum ClientError {
     BadUrl,
     /// No hive answers there: nobody listens, or the name is unknown.
     Unreachable(io::ErrorKind),
-    /// It did not answer within [`limits::CLIENT_TIMEOUT`].
+    /// It did not answer within [`limits::CLIENT_TIMEOUT`], or was silent for [`limits::CLIENT_SILENCE`].
     TimedOut,
     /// It said no.
     Refused {
@@ -99,19 +107,20 @@ impl fmt::Display for ClientError {
             Self::BadUrl => f.write_str("no URL of a hive; write one like http://127.0.0.1:8600"),
             Self::Unreachable(kind) => write!(f, "no hive answers: {kind}"),
             Self::TimedOut => f.write_str("the hive does not answer in time"),
-            // Escaped: it may be anybody who answers.
+            // Shown: it may be anybody who answers.
             Self::Refused { error: Some(error), .. } => {
-                write!(
-                    f,
-                    "the hive says no: {} ({})",
-                    error.message.escape_debug(),
-                    error.code.escape_debug()
-                )
+                write!(f, "the hive says no: {} ({})", shown(&error.message), shown(&error.code))
             }
             Self::Refused { status, error: None } => write!(f, "the answer is no hive's: status {status}"),
-            Self::BadAnswer(what) => write!(f, "the answer is no hive's: {}", what.escape_debug()),
+            Self::BadAnswer(what) => write!(f, "the answer is no hive's: {}", shown(what)),
         }
     }
+}
+
+/// A text as a terminal may have it: without what would control that.
+fn shown(text: &str) -> String {
+    let show = |c: char| if c.is_control() { c.escape_debug().collect::<String>() } else { c.to_string() };
+    text.chars().map(show).collect()
 }
 
 impl std::error::Error for ClientError {}
@@ -181,19 +190,98 @@ impl HiveClient {
         }
     }
 
+    /// `POST /v1/models/download`: begins to fetch `model`, or joins who does.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn download(&self, model: &str) -> Result<DownloadResponse, ClientError> {
+        let request = DownloadRequest { model_ref: model.to_owned() };
+        let body = serde_json::to_vec(&request).expect("wire types are valid JSON");
+        let to = self.agent.post(format!("{}/v1/models/download", self.url));
+        let to = self.shown(to).header("Content-Type", "application/json");
+        let (_, body) = said_yes(to.send(&body[..]).map_err(failed)?)?;
+        parsed(&body)
+    }
+
+    /// `GET /v1/models/download/progress`: how far the download `id` is, first as it is now, then each change;
+    /// after `last_event_id` where one is given, if the hive still knows that.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn progress(&self, id: &str, last_event_id: Option<u64>) -> Result<ProgressEvents, ClientError> {
+        let url = format!("{}/v1/models/download/progress?id={}", self.url, encoded(id));
+        let mut request = self.shown(self.agent.get(url)).header("Accept", "text/event-stream");
+        if let Some(last) = last_event_id {
+            request = request.header("Last-Event-ID", last.to_string());
+        }
+        let request = request.config().timeout_global(None);
+        let request = request.timeout_recv_response(Some(limits::CLIENT_TIMEOUT));
+        let request = request.timeout_per_read(Some(limits::CLIENT_SILENCE)).build();
+        let answer = request.call().map_err(failed)?;
+        if !answer.status().is_success() {
+            return Err(refused(answer));
+        }
+        Ok(ProgressEvents::new(answer.into_body().into_reader()))
+    }
+
+    /// `DELETE /v1/models/download`: ends a download for all who wait for it; what is here stays for resuming.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn cancel_download(&self, id: &str) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/models/download?id={}", encoded(id)))
+    }
+
+    /// `GET /v1/models`: what is in the model cache.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn models(&self) -> Result<Vec<Model>, ClientError> {
+        let (_, body) = self.get("/v1/models")?;
+        parsed(&body).map(|list: ModelList| list.models)
+    }
+
+    /// `DELETE /v1/models`: removes `model` from the cache.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn delete_model(&self, model: &str) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/models?ref={}", encoded(model)))
+    }
+
     /// The answer to a GET, if it says yes, and its body.
     fn get(&self, path: &str) -> Result<(Response<()>, Vec<u8>), ClientError> {
-        let mut request = self.agent.get(format!("{}{path}", self.url));
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {}", token.secret()));
-        }
-        let (head, body) = whole(request.call().map_err(failed)?)?;
-        if head.status().is_success() {
-            return Ok((head, body));
-        }
-        let error = serde_json::from_slice(&body).ok().map(|body: ErrorBody| body.error);
-        Err(ClientError::Refused { status: head.status().as_u16(), error })
+        let request = self.shown(self.agent.get(format!("{}{path}", self.url)));
+        said_yes(request.call().map_err(failed)?)
     }
+
+    fn delete(&self, path: &str) -> Result<(), ClientError> {
+        let request = self.shown(self.agent.delete(format!("{}{path}", self.url)));
+        said_yes(request.call().map_err(failed)?).map(drop)
+    }
+
+    /// With the token.
+    fn shown<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {}", token.secret())),
+            None => request,
+        }
+    }
+}
+
+/// An answer and its body, if it says yes.
+fn said_yes(answer: Response<Body>) -> Result<(Response<()>, Vec<u8>), ClientError> {
+    if answer.status().is_success() { whole(answer) } else { Err(refused(answer)) }
+}
+
+/// What an answer says that says no.
+fn refused(answer: Response<Body>) -> ClientError {
+    let (head, body) = match whole(answer) {
+        Ok(answer) => answer,
+        Err(error) => return error,
+    };
+    let error = serde_json::from_slice(&body).ok().map(|body: ErrorBody| body.error);
+    ClientError::Refused { status: head.status().as_u16(), error }
 }
 
 /// What `GET /v1/capacity` says where the model fits.

@@ -9,6 +9,7 @@ use crate::capacity::ledger::Rules;
 use crate::devices::ProbeConfig;
 use crate::id::Token;
 use crate::kinds::Kinds;
+use crate::models::hub::HubConfig;
 
 /// All settings of `rbee-hive serve`.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +52,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The model cache; absolute.
     pub model_dir: PathBuf,
+    /// Where models are fetched from.
+    pub hub: HubConfig,
     /// Request threads.
     pub threads: usize,
     /// Connections served at once.

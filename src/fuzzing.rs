@@ -1,15 +1,18 @@
 //! What the fuzz targets run, each a function over bytes that panics if something is broken. The tests below
 //! run the same over the kept corpus and over random bytes.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 
 use crate::capacity::{gguf, safetensors};
+use crate::client::sse;
 use crate::http::Method;
 use crate::http::route::{Route, route as find_route};
 use crate::kinds::manifest;
 use crate::lifecycle::simulation::{Step, play};
 use crate::limits;
 use crate::models::reference::ModelRef;
+use crate::models::transfer::record;
 
 pub use crate::http::check_pieces as conn;
 
@@ -56,6 +59,14 @@ pub fn model_ref(bytes: &[u8]) {
         assert!(!written.contains(".."), "no reference leads upwards");
         assert_eq!(written.parse().as_ref(), Ok(&reference), "it reads as it is written");
     }
+}
+
+/// Bytes as what the hub sends: pages of JSON, locations, ranges, links, times.
+///
+/// # Panics
+/// If a path leads out of its folder, an address reads otherwise than it is written, or a bound is not kept.
+pub fn hub(bytes: &[u8]) {
+    crate::models::hub::check(bytes);
 }
 
 /// Bytes as a kind's manifest.
@@ -140,6 +151,33 @@ pub fn safetensors(bytes: &[u8]) {
     }
 }
 
+/// Bytes as a stream of events.
+///
+/// # Panics
+/// If it reads otherwise in pieces, or an event is larger than it may be.
+pub fn sse(bytes: &[u8]) {
+    let parsed = |size: usize| {
+        let (mut parser, mut events) = (sse::Parser::default(), VecDeque::new());
+        let wrong = bytes.chunks(size).find_map(|piece| parser.on_bytes(piece, &mut events).err());
+        (events, wrong)
+    };
+    let whole = parsed(bytes.len().max(1));
+    assert_eq!(whole, parsed(1), "it reads the same in pieces");
+    let is_small = |event: &sse::Event| event.data.len() <= limits::CLIENT_EVENT_BYTES_MAX;
+    assert!(whole.0.iter().all(is_small));
+}
+
+/// Bytes as the record of a partial file.
+///
+/// # Panics
+/// If the reader does; if what it takes has gaps that are not in the file, too many, or not in order.
+pub fn record(bytes: &[u8]) {
+    let Some((file_bytes, gaps)) = record::read(bytes) else { return };
+    assert!(file_bytes <= limits::HUB_FILE_BYTES_MAX && gaps.len() <= limits::GAPS_MAX);
+    let borders: Vec<u64> = gaps.iter().flat_map(|gap| [gap.start, gap.end]).collect();
+    assert!(borders.is_sorted_by(|a, b| a < b) && borders.iter().all(|at| *at <= file_bytes));
+}
+
 /// What may stand in an answer and in a log line as it is.
 fn check_shown(message: &str) {
     assert!(message.len() < 200 && message.bytes().all(|b| b == b' ' || b.is_ascii_graphic()), "{message:?}");
@@ -161,14 +199,17 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 7] = [
+    const TARGETS: [Target; 10] = [
         ("conn", conn),
         ("fleet", fleet),
         ("route", route),
         ("model_ref", model_ref),
+        ("hub", hub),
         ("kind_manifest", kind_manifest),
         ("gguf", gguf),
         ("safetensors", safetensors),
+        ("sse", sse),
+        ("record", record),
     ];
 
     #[test]

@@ -19,33 +19,38 @@ use std::fs::DirBuilder;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{error, info, warn};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use crate::api::{Heartbeat, HiveStatus};
+use crate::api::{DownloadEvent, Heartbeat, HiveStatus};
 use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Ledger;
-use crate::cli::{self, Parsed};
+use crate::cli::{self, CliError, Parsed};
 use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::devices::{self, Devices, Picture as DevicesPicture, child};
-use crate::http::handlers::Api;
-use crate::http::{Options, Server, StreamWaker, Timeouts};
-use crate::id::{Pgid, SystemEntropy, WorkerId};
+use crate::http::handlers::{self, Api};
+use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
+use crate::id::{DownloadId, Pgid, SystemEntropy, WorkerId};
 use crate::kinds::{CommandLine, Values, find_program};
 use crate::lifecycle::event::{Effect, Event, LaunchJob};
 use crate::lifecycle::fleet::Effects;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
 use crate::lifecycle::{Fleet, Policy};
-use crate::limits::{DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN};
+use crate::limits::{DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN, HUB_QUEUE_MAX, HUB_THREADS};
 use crate::logging;
+use crate::models::catalog::Catalog;
+use crate::models::downloads::{Download, Downloads, Watcher};
+use crate::models::hub::Hub;
+use crate::net::Cut;
 use crate::process::follow::Followers;
 use crate::process::log::Logs;
 use crate::process::{Jobs, Owner, exits, follow, launch, worker_io};
@@ -65,13 +70,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match parsed {
         Parsed::ProbeGpus(args) => child::main(&args),
-        Parsed::Devices(command) => match command.run() {
-            Ok(text) => print(&text),
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::from(error.exit_code)
-            }
-        },
+        Parsed::Devices(command) => show(command.run()),
+        Parsed::Pull(command) => show(command.run()),
+        Parsed::Models(command) => show(command.run()),
+        Parsed::Remove(command) => show(command.run()),
         Parsed::Capacity(command) => match command.run() {
             Ok((text, fits)) => {
                 let printed = print(&text);
@@ -101,10 +103,25 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What a command found out, or why not.
+fn show(answer: Result<String, CliError>) -> ExitCode {
+    match answer {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.exit_code)
+        }
+    }
+}
+
 /// Whoever reads it may have had enough.
 fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("error: stdout cannot be written: {error}");
+            ExitCode::FAILURE
+        }
         _ => ExitCode::SUCCESS,
     }
 }
@@ -182,6 +199,13 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         devices::start(config.probe, groups, move |picture| looked(Event::Devices(picture)))?;
     devices.refresh(); // drivers take their time at first
 
+    let streams = Arc::new(OnceLock::<StreamWaker>::new());
+    let hub = Hub::new(config.hub);
+    let hub_cut = Cut::default();
+    let teller =
+        Teller { inbox: inbox.clone(), picture: Arc::clone(&picture), streams: Arc::clone(&streams) };
+    let (download_threads, downloads) = Downloads::start(&config.model_dir, hub.clone(), Arc::new(teller))?;
+
     let heartbeat = heartbeat(config.hive_id.clone(), urls.for_queen, boot_id.clone(), &picture);
     let relay = config
         .queen
@@ -193,7 +217,6 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         .transpose()?
         .map(Arc::new);
 
-    let streams = Arc::new(OnceLock::new());
     // All that would end the process by default: it must not end over living workers.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD])?;
     let reaper = exits.clone();
@@ -210,6 +233,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         worker_io,
         followers: followers.clone(),
         devices: devices.clone(),
+        downloads: downloads.clone(),
+        hub_cut: hub_cut.clone(),
         worker_host,
         relay: relay.clone(),
         streams: Arc::clone(&streams),
@@ -230,12 +255,18 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         Joined::spawn_vital("supervisor", stop, body)?
     };
 
+    let (hub_desk, hub_requests) = bounded(HUB_QUEUE_MAX);
     let api = Api {
         token: config.token,
         picture: Arc::clone(&picture),
         inbox: inbox.clone(),
         kinds,
+        catalog: Catalog::new(&config.model_dir),
         model_dir: config.model_dir,
+        hub,
+        hub_cut: hub_cut.clone(),
+        hub_desk: hub_desk.clone(),
+        downloads,
         inspector: Inspector::default(),
         devices,
         rules: config.rules,
@@ -249,7 +280,9 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         max_connections: config.max_connections,
         timeouts: Timeouts::default(),
     };
-    let server = Server::start(listener, options, Arc::new(api))?;
+    let api = Arc::new(api);
+    let hub_threads = hub_threads(&api, &hub_requests, &hub_desk, &hub_cut)?;
+    let server = Server::start(listener, options, api)?;
     let _ = streams.set(server.stream_waker());
     info!("hive listens url={} hive_id={} boot_id={boot_id}", urls.own, config.hive_id);
     announce(&urls.own);
@@ -287,10 +320,70 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     worker_io_thread.join();
     exits_thread.join();
     server.drain(HTTP_DRAIN);
+    drop((hub_threads, download_threads));
     follow_thread.join();
     devices_thread.join();
     info!("hive ends");
     Ok(Ended::Clean)
+}
+
+/// Threads for requests that have to ask the hub. They end when one is sent nothing, which it passes on.
+fn hub_threads(
+    api: &Arc<Api>,
+    requests: &Receiver<Option<(Request, Ticket)>>,
+    desk: &Sender<Option<(Request, Ticket)>>,
+    cut: &Cut,
+) -> io::Result<Vec<Joined>> {
+    let start = |n| {
+        let (api, requests, desk, cut) = (Arc::clone(api), requests.clone(), desk.clone(), cut.clone());
+        let pass_on = desk.clone();
+        let stop = move || {
+            cut.cut(); // so that there is room at the desk soon
+            let _ = desk.send(None);
+        };
+        let desk = pass_on;
+        let body = move || {
+            while let Ok(Some((request, ticket))) = requests.recv() {
+                let cid = ticket.correlation();
+                // The ticket is dropped in the unwinding, which answers 500.
+                let answer = AssertUnwindSafe(|| api.on_hub_thread(request, ticket));
+                if catch_unwind(answer).is_err() {
+                    error!("request handler panicked cid={cid}");
+                }
+            }
+            let _ = desk.try_send(None);
+        };
+        Joined::spawn(&format!("hub-{n}"), stop, body)
+    };
+    (0..HUB_THREADS).map(start).collect()
+}
+
+/// Tells everybody how downloads go.
+struct Teller {
+    inbox: Inbox,
+    picture: Arc<Picture>,
+    streams: Arc<OnceLock<StreamWaker>>,
+}
+
+impl Watcher for Teller {
+    fn changed(&self, download: &Download, loud: bool) {
+        if loud {
+            let (_, stage) = download.now();
+            let event = DownloadEvent {
+                download_id: download.id().to_string(),
+                progress: handlers::downloads::wire(download, &stage),
+            };
+            let event = serde_json::to_vec(&event).expect("wire types are valid JSON");
+            self.picture.publish_download(download.id(), event, stage.is_last());
+        }
+        if let Some(streams) = self.streams.get() {
+            streams.wake();
+        }
+    }
+
+    fn fetched(&self, id: WorkerId, download: &DownloadId, result: Result<(), String>) {
+        self.inbox.tell(Event::Fetched { id, download: download.clone(), result });
+    }
 }
 
 /// The supervisor's way to all other threads. Nothing here blocks: channels take what is sent, and how much
@@ -301,6 +394,8 @@ struct Hands {
     worker_io: Jobs<worker_io::Job>,
     followers: Followers,
     devices: Devices,
+    downloads: Downloads,
+    hub_cut: Cut,
     worker_host: IpAddr,
     relay: Option<Arc<Relay>>,
     streams: Arc<OnceLock<StreamWaker>>,
@@ -315,6 +410,8 @@ impl Surroundings for Hands {
                 Effect::Signal { id, run, signal } => self.exits.send(exits::Job::Signal { id, run, signal }),
                 Effect::Worker(job) => self.worker_io.send(job),
                 Effect::LookAtDevices => self.devices.refresh(),
+                Effect::Fetch { id, selection } => self.downloads.fetch_for(&id, &selection),
+                Effect::Forsake { id, download } => self.downloads.forsake(&id, &download),
             }
         }
     }
@@ -334,6 +431,11 @@ impl Surroundings for Hands {
         if let Some(streams) = self.streams.get() {
             streams.wake();
         }
+    }
+
+    fn stopping(&mut self) {
+        self.hub_cut.cut();
+        self.downloads.stop();
     }
 
     fn gone(&mut self, id: &WorkerId) {

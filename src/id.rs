@@ -45,6 +45,30 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// The name of a download: `d-` and 16 lower-case hexadecimal digits. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DownloadId(Arc<str>);
+
+impl DownloadId {
+    /// The name with these digits.
+    pub(crate) fn of(digits: &str) -> Self {
+        Self(format!("d-{digits}").into())
+    }
+
+    /// The name that `text` is, if it is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("d-")?;
+        let good = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        good.then(|| Self(text.into()))
+    }
+}
+
+impl fmt::Display for DownloadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The name of a worker: `[A-Za-z0-9-]{1,64}`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

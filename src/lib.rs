@@ -35,6 +35,7 @@ pub mod limits;
 pub mod logging;
 pub mod mock;
 pub mod models;
+mod net;
 pub mod process;
 pub mod relay;
 pub mod sys;

@@ -64,8 +64,9 @@ pub const THREADS_MAX: usize = 64;
 /// Event loops: two reached nginx on two cores, and one core more is nothing a hive needs.
 pub const EVENT_LOOPS: usize = 2;
 /// Descriptors that the hive asks for beside those of `--max-connections`: each worker has its pidfd and an
-/// exchange or a log, each follower a log, and the hive its own few dozen.
-pub const DESCRIPTORS_BESIDE_CONNECTIONS: usize = 3 * WORKERS_MAX + FOLLOWERS_MAX + 2 * REFUSING_MAX + 128;
+/// exchange or a log, each follower a log, each file of a download a lock, and the hive its own few dozen.
+pub const DESCRIPTORS_BESIDE_CONNECTIONS: usize =
+    3 * WORKERS_MAX + FOLLOWERS_MAX + 2 * REFUSING_MAX + DOWNLOADS_AT_ONCE * SELECTION_FILES_MAX + 256;
 /// How long the end of the hive waits for answers that are being written.
 pub const HTTP_DRAIN: Duration = Duration::from_secs(1);
 /// A request that changes something waits for the supervisor's answer at most so long; then 503.
@@ -289,6 +290,135 @@ pub const GPU_USERS_MAX: usize = 1024;
 /// tell of all. Drivers keep some hundred MiB for themselves.
 pub const GPU_UNEXPLAINED_BYTES: u64 = 1024 * 1024 * 1024;
 
+// ---- Models from the hub ----
+
+/// How often a blob's lock that somebody else has is tried: it cannot be waited for together with a cut.
+pub const BLOB_LOCK_LOOK: Duration = Duration::from_millis(100);
+/// It is told that somebody else has it after so long, and looked as often whether he goes on.
+pub const BLOB_LOCK_TELL: Duration = Duration::from_secs(10);
+/// Whoever has it and brings nothing for so long is not waited for.
+pub const BLOB_LOCK_IDLE_MAX: Duration = Duration::from_secs(1800);
+/// What came is brought to the disk whenever it is so much.
+pub const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+/// A network that is faster than the disk waits for it beyond this: a sync cannot be stopped.
+pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Attempts in a row that bring less than [`ATTEMPT_PROGRESS_BYTES`]; after them a download ends with an error.
+pub const TRANSFER_ATTEMPTS: u32 = 6;
+/// An attempt that brought so much was worth it: the count of attempts begins anew.
+pub const ATTEMPT_PROGRESS_BYTES: u64 = 1024 * 1024;
+/// How often a file is fetched anew because its bytes were not what the hub says that they are.
+pub const CORRUPT_REFETCHES: u32 = 2;
+/// First wait before another attempt; doubles.
+pub const TRANSFER_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait before another attempt that we choose.
+pub const TRANSFER_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest `Retry-After` that is waited for; one beyond it counts as this.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// A transfer without a byte for so long is given up and tried again.
+pub const TRANSFER_STALL: Duration = Duration::from_secs(60);
+/// What is asked for at once while several connections share a file.
+pub const PIECE_BYTES: u64 = 8 * 1024 * 1024;
+/// Connections that share a file.
+pub const TRANSFER_CONNECTIONS_MAX: usize = 8;
+/// What is read of a connection, written and hashed at once.
+pub const TRANSFER_BUFFER_BYTES: usize = 256 * 1024;
+/// Downloads that run at once; the others wait for their turn.
+pub const DOWNLOADS_AT_ONCE: usize = 2;
+/// Downloads that have not ended; beyond it 503.
+pub const DOWNLOADS_MAX: usize = 64;
+/// How long a download that ended is still known.
+pub const DOWNLOAD_KEEP: Duration = Duration::from_secs(600);
+/// Downloads known, ended ones included; beyond it the oldest is forgotten.
+pub const DOWNLOADS_KEPT_MAX: usize = 256;
+/// How often it is looked how far a download is.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Threads for requests that have to ask the hub.
+pub const HUB_THREADS: usize = 4;
+/// Requests that wait for one of them; beyond it 503.
+pub const HUB_QUEUE_MAX: usize = 64;
+/// Shorter files need no further thread.
+pub const SMALL_FILE_BYTES: u64 = 1024 * 1024;
+/// The parts of a file of which a record says how much is there; a power of two. No read is longer.
+pub const CELL_BYTES: u64 = 1024 * 1024;
+/// Parts of a file in its record; those of a file over 1 TiB are longer.
+pub const CELLS_MAX: u64 = 1 << 20;
+/// Gaps in a file that is being fetched: as many as there are connections, and some of each run that was killed.
+/// A record with more is none of ours.
+pub const GAPS_MAX: usize = 1024;
+/// What came of a connection is written after so long, however little it is.
+pub const TRANSFER_FLUSH: Duration = Duration::from_millis(100);
+/// How long it is first measured what the connections bring before there are more; doubles when more brought nothing.
+pub const RAMP_LOOK: Duration = Duration::from_millis(100);
+/// Longest such measurement.
+pub const RAMP_LOOK_MAX: Duration = Duration::from_millis(1600);
+/// After more connections brought nothing they are tried again, so many measurements later.
+pub const RAMP_REST_LOOKS: u32 = 10;
+/// How long new connections are waited for before it is measured what they bring.
+pub const RAMP_CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Twice the connections must bring so much more, else there were enough.
+pub const RAMP_GAIN_PERCENT: u64 = 125;
+/// With so much of a core at work for a file, the hash is what bounds it, and not the network.
+pub const RAMP_CORE_PERCENT_MAX: u64 = 75;
+/// The same of all cores: with more at work a small machine has other things to do.
+pub const RAMP_MACHINE_PERCENT_MAX: u64 = 18;
+/// A question to the hub, all its redirects together.
+pub const HUB_TIMEOUT: Duration = Duration::from_secs(30);
+/// All that one request asks of the hub; beyond it 502.
+pub const HUB_ANSWER_MAX: Duration = Duration::from_secs(90);
+/// `HF_HUB_ETAG_TIMEOUT` and `HF_HUB_DOWNLOAD_TIMEOUT`, in seconds.
+pub const HUB_SECONDS: RangeInclusive<u64> = 1..=3600;
+/// Redirects of one question; beyond it, or in a loop, the answer is no hub's.
+pub const HUB_REDIRECTS_MAX: u32 = 5;
+/// A page of the hub's JSON: a thousand files of long names.
+pub const HUB_PAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Pages of the list of a repository's files.
+pub const HUB_PAGES_MAX: usize = 100;
+/// Files of a repository; beyond it it is no model.
+pub const HUB_FILES_MAX: usize = 50_000;
+/// Files that are fetched together; beyond it it is no model. Of each a lock is held until all are there.
+pub const SELECTION_FILES_MAX: usize = 512;
+/// Characters of a file's path in a repository.
+pub const HUB_PATH_BYTES_MAX: usize = 1024;
+/// The index of split safetensors; a longer one is not read. That of 100 000 tensors has 10 MiB.
+pub const INDEX_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// A file on the hub; a longer one is a mistake.
+pub const HUB_FILE_BYTES_MAX: u64 = 1 << 44;
+/// A request to the hub: the address that it redirects to comes out of a head of [`HEAD_BYTES_MAX`].
+pub const HUB_REQUEST_BYTES_MAX: usize = HEAD_BYTES_MAX + 8 * 1024;
+/// Input buffer of a connection for questions to the hub.
+pub const HUB_BUFFER_BYTES: usize = 64 * 1024;
+/// Body of a redirect or of an error that is read so that the connection can be kept; beyond it it is closed.
+pub const HUB_DRAIN_BYTES_MAX: u64 = 64 * 1024;
+/// What is asked for first of a file whose header is read from the hub; doubles.
+pub const HUB_WINDOW_BYTES_FIRST: u64 = 1024 * 1024;
+/// What is asked for at most at once of such a file.
+pub const HUB_WINDOW_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What is asked for in all of such a file; beyond it reading fails. A GGUF's header, and what its reader takes
+/// beyond that.
+pub const HUB_HEADER_BYTES_MAX: u64 = GGUF_HEADER_BYTES_MAX + GGUF_READ_AHEAD_BYTES as u64;
+
+// ---- The catalog ----
+
+/// Entries of the model directory that are looked at; what is beyond is not listed.
+pub const CATALOG_REPOSITORIES_MAX: usize = 10_000;
+/// Files, links and folders of one repository, all its snapshots together; what is beyond is not listed, and
+/// nothing of it can be deleted but all of it.
+pub const CATALOG_ENTRIES_MAX: usize = 200_000;
+/// Folders within folders of a repository; what lies deeper counts as beyond.
+pub const CATALOG_DEPTH_MAX: usize = 32;
+/// A folder that changed so shortly before it was read is read again: another change within the same tick of
+/// the file system's clock would not show.
+pub const CATALOG_SETTLED_AFTER: Duration = Duration::from_secs(2);
+/// Locks of blobs that a delete holds at once, a descriptor each.
+pub const DELETE_LOCKS_MAX: usize = 64;
+/// Longest name of a blob that has a lock: with what follows it, it must be the name of a file.
+pub const BLOB_NAME_BYTES_MAX: usize = 200;
+
+// ---- The network ----
+
+/// Addresses of a host that are tried; what ureq has room for.
+pub const HOST_ADDRS_MAX: usize = 16;
+
 // ---- Events and the queen ----
 
 /// Changes kept for event streams that come back with `Last-Event-ID`.
@@ -307,8 +437,6 @@ pub const RELAY_BACKOFF_FIRST: Duration = Duration::from_secs(1);
 pub const RELAY_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Longest `--heartbeat-interval`.
 pub const RELAY_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Addresses of the queen that are tried; what ureq has room for.
-pub const RELAY_ADDRS_MAX: usize = 16;
 /// Either buffer of the connection to the queen; an answer's head must fit into it.
 pub const RELAY_BUFFER_BYTES: usize = 64 * 1024;
 /// What is read of the queen's answer.
@@ -318,10 +446,26 @@ pub const RELAY_ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Until a hive takes the connection.
 pub const CLIENT_CONNECT: Duration = Duration::from_secs(5);
-/// A call of a hive, from its beginning to the end of the answer.
-pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A call of a hive, from its beginning to the end of the answer: it may have to ask the hub, some times.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// What is read of an answer; a longer one is no hive's.
 pub const CLIENT_ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Silence after which a stream is broken: a hive says something every [`STREAM_KEEP_ALIVE`].
+pub const CLIENT_SILENCE: Duration = Duration::from_secs(30);
+/// What is read of a stream at once.
+pub const CLIENT_READ_BYTES: usize = 8 * 1024;
+/// A line of an event; a longer one is no hive's.
+pub const CLIENT_EVENT_LINE_BYTES_MAX: usize = 64 * 1024;
+/// The data of an event; more is no hive's.
+pub const CLIENT_EVENT_BYTES_MAX: usize = 256 * 1024;
+/// How often in a row `pull` comes back to a stream that broke without an event.
+pub const PULL_RETURNS: u32 = 6;
+/// First wait before it does; doubles.
+pub const PULL_RETURN_FIRST: Duration = Duration::from_millis(500);
+/// Two drawings of its bar are so far apart.
+pub const PULL_REDRAW: Duration = Duration::from_millis(100);
+/// Without a terminal it says at least so often how far it is.
+pub const PULL_LINE: Duration = Duration::from_secs(10);
 
 // ---- Stand-ins ----
 
@@ -342,6 +486,22 @@ pub const MOCK_WORK_MAX: Duration = Duration::from_secs(600);
 pub const MOCK_LEFTOVER_LIFE: Duration = Duration::from_secs(600);
 /// Lines of the fault `flood`: with a hundred bytes each, more than [`LOG_BYTES_MAX`].
 pub const MOCK_FLOOD_LINES: u64 = 150_000;
+/// A file of a mock hub that is longer is a large one, kept in LFS; models are, however short.
+pub const MOCK_HUB_LFS_BYTES: u64 = 1024 * 1024;
+/// Entries on a page of a mock hub's tree, as the hub has it.
+pub const MOCK_HUB_PAGE: usize = 1000;
+/// Folders within folders that a mock hub serves; what lies deeper is not looked at.
+pub const MOCK_HUB_DEPTH_MAX: usize = 16;
+/// Requests that a mock hub knows of; beyond it the oldest is forgotten.
+pub const MOCK_HUB_REQUESTS_KEPT: usize = 16_384;
+/// Signed locations that a mock hub knows; beyond it the oldest has expired.
+pub const MOCK_HUB_LOCATIONS_MAX: usize = 16_384;
+/// What a mock hub reads of a file, and writes, at once.
+pub const MOCK_HUB_WRITE_BYTES: usize = 256 * 1024;
+/// The same where the kernel copies.
+pub const MOCK_HUB_SENDFILE_BYTES: usize = 1024 * 1024;
+/// Pieces in which a mock hub sends what it must send slowly: many, so that no second begins with a burst.
+pub const MOCK_HUB_SLICES_PER_SECOND: u64 = 250;
 
 // ---- The demo ----
 
@@ -364,8 +524,22 @@ const _: () = assert!(READ_BYTES_MAX > HEAD_BYTES_MAX, "a loop can read past an 
 const _: () = assert!(STREAMS_MAX < CONNECTIONS_MAX, "streams must leave room for requests");
 const _: () = assert!(FOLLOWERS_MAX <= STREAMS_MAX, "a follower is a stream");
 const _: () = assert!(EXIT_LOG_BYTES_MAX < LOG_BYTES_MAX, "the end of a log is a part of it");
+const _: () =
+    assert!(CLIENT_SILENCE.as_secs() > 2 * STREAM_KEEP_ALIVE.as_secs(), "a late comment is no silence");
 const _: () = assert!(BACKOFF_FIRST.as_secs() <= BACKOFF_MAX.as_secs(), "the first wait is the shortest");
+const _: () =
+    assert!(CLIENT_TIMEOUT.as_secs() > HUB_ANSWER_MAX.as_secs(), "a client waits for its hive's hub");
+const _: () = assert!(2 * SYNC_BYTES < UNSYNCED_BYTES_MAX, "who waits for the disk is not waited for");
 const _: () = assert!(HEAD_BYTES_MAX < RELAY_BUFFER_BYTES, "the head of the queen's answer must fit");
+const _: () = assert!(HEAD_BYTES_MAX < HUB_BUFFER_BYTES, "the head of the hub's answer must fit");
+const _: () = assert!(HUB_BUFFER_BYTES <= TRANSFER_BUFFER_BYTES, "the same for a transfer");
 const _: () =
     assert!(NVIDIA_SMI_TIMEOUT.as_secs() < PROBE_ANSWER.as_secs(), "a child says that its command hung");
+const _: () = assert!(
+    TRANSFER_BUFFER_BYTES as u64 <= CELL_BYTES && CELL_BYTES.is_power_of_two(),
+    "who reads stays in his part"
+);
+const _: () = assert!(PIECE_BYTES.is_multiple_of(CELL_BYTES), "pieces are whole parts");
+const _: () =
+    assert!(HUB_FILE_BYTES_MAX / CELLS_MAX <= u32::MAX as u64, "a part's bytes fit into its number");
 const _: () = assert!(MOCK_FLOOD_LINES * 100 > LOG_BYTES_MAX, "a flood is more than a log holds");

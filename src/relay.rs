@@ -2,8 +2,8 @@
 //!
 //! Nothing is queued. A change only says that there is something new; what is posted is the newest
 //! picture at that moment, whole. So a queen that was away, slow or wrong is right again after one
-//! message, and it delays nobody but this thread. [`schedule`] says when, [`deadline`] for how long,
-//! [`names`] and [`transport`] through what.
+//! message, and it delays nobody but this thread. [`schedule`] says when, [`crate::net`] for how long and
+//! through what.
 
 use std::fmt;
 use std::io::{self, Read as _};
@@ -20,18 +20,12 @@ use ureq::{Agent, Proxy, ProxyProtocol};
 use crate::api::Heartbeat;
 use crate::id::{SystemEntropy, Token};
 use crate::limits;
+use crate::net::{Deadline, Line, Names};
 use crate::thread::Joined;
 
-mod deadline;
-mod names;
 mod schedule;
-mod transport;
 
 pub use schedule::{Schedule, Turn};
-
-use deadline::Deadline;
-use names::Names;
-use transport::Line;
 
 /// Where heartbeats go: `http` or `https`, with a host and a path, without a user.
 ///

@@ -18,6 +18,7 @@ type Row = (&'static str, &'static str, &'static str, u16, &'static str, Option<
 const SPAWN: &str = "/v1/workers/spawn";
 const READY: &str = "/v1/workers/ready";
 const BEAT: &str = "/v1/heartbeat";
+const DOWNLOAD: &str = "/v1/models/download";
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
@@ -124,7 +125,24 @@ const ROWS: &[Row] = &[
     ("GET", "/v1/workers/zq7marker/zq7marker", "", 404, "NOT_FOUND", None),
     ("GET", "/v1/zq7marker", "", 404, "NOT_FOUND", None),
     ("GET", "/zq7marker", "", 404, "NOT_FOUND", None),
-    ("POST", "/v1/models/download", "{}", 404, "NOT_FOUND", None),
+    // Models.
+    ("POST", DOWNLOAD, "{}", 400, "INVALID_ARGUMENT", Some("model_ref")),
+    ("POST", DOWNLOAD, r#"{"model_ref":7}"#, 400, "INVALID_ARGUMENT", Some("model_ref")),
+    ("POST", DOWNLOAD, r#"{"model_ref":"zq7marker"}"#, 400, "INVALID_ARGUMENT", Some("model_ref")),
+    ("POST", DOWNLOAD, r#"{"model_ref":"hf:../zq7marker"}"#, 400, "INVALID_ARGUMENT", Some("model_ref")),
+    ("POST", DOWNLOAD, r#"{"model_ref":M}"#, 400, "INVALID_ARGUMENT", Some("model_ref")),
+    ("POST", DOWNLOAD, r#"{"model_ref":"hf:zq7marker/zq7marker"}"#, 404, "MODEL_NOT_FOUND", None),
+    ("DELETE", DOWNLOAD, "", 400, "INVALID_ARGUMENT", Some("id")),
+    ("DELETE", "/v1/models/download?id=zq7marker", "", 404, "DOWNLOAD_NOT_FOUND", None),
+    ("GET", "/v1/models/download/progress", "", 400, "INVALID_ARGUMENT", Some("id")),
+    ("GET", "/v1/models/download/progress?id=a&id=zq7marker", "", 400, "INVALID_ARGUMENT", Some("id")),
+    ("GET", "/v1/models/download/progress?id=d-zq7marker", "", 404, "DOWNLOAD_NOT_FOUND", None),
+    ("DELETE", "/v1/models", "", 400, "INVALID_ARGUMENT", Some("ref")),
+    ("DELETE", "/v1/models?ref=zq7marker", "", 400, "INVALID_ARGUMENT", Some("ref")),
+    ("DELETE", "/v1/models?ref=%ff", "", 400, "INVALID_ARGUMENT", Some("ref")),
+    ("DELETE", "/v1/models?ref=file:/zq7marker", "", 400, "INVALID_ARGUMENT", Some("ref")),
+    ("DELETE", "/v1/models?ref=hf:o/..%2fzq7marker", "", 400, "INVALID_ARGUMENT", Some("ref")),
+    ("DELETE", "/v1/models?ref=hf:zq7marker/zq7marker", "", 404, "MODEL_NOT_FOUND", None),
     // Methods.
     ("GET", SPAWN, "", 405, "METHOD_NOT_ALLOWED", None),
     ("PUT", READY, "", 405, "METHOD_NOT_ALLOWED", None),
@@ -198,6 +216,9 @@ fn what_a_path_takes_stands_in_allow_and_a_head_gets_no_body() {
         ("/v1/workers/w/logs", "GET, HEAD"),
         (BEAT, "POST"),
         ("/v1/events", "GET, HEAD"),
+        (DOWNLOAD, "POST, DELETE"),
+        ("/v1/models/download/progress", "GET, HEAD"),
+        ("/v1/models", "GET, HEAD, DELETE"),
         ("/v1/shutdown", "POST"),
     ] {
         let reply = hive.raw(format!("BREW {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));

@@ -1,5 +1,5 @@
 //! The stand-ins, each alone: a worker process against a hive that only listens, its faults one by one,
-//! and a queen process.
+//! a queen process and a hub process.
 
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -463,4 +463,34 @@ fn a_hive_process_counts_what_its_workers_say() {
     assert!(line().starts_with("ready worker=w-1 n=1 url=\"http://127.0.0.1:"));
     assert_eq!(line(), "heartbeat worker=w-1 n=1 health=Healthy state=ready slots=1/1");
     assert_eq!(line(), "heartbeat worker=w-1 n=2 health=Healthy state=ready slots=1/1");
+}
+
+#[test]
+fn a_hub_process_serves_folders_and_prints_each_request() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("o/r")).unwrap();
+    std::fs::write(folder.path().join("o/r/m.gguf"), b"GGUF").unwrap();
+    let mut command = command(&["hub", "--bind", "127.0.0.1:0", "--token", SECRET, "--fault", "cut=2*1"]);
+    command.arg(folder.path());
+    let mut hub = Mock::start(command, model(b""));
+    let ask = |token: &str| {
+        let url = format!("{}/o/r/resolve/main/m.gguf", hub.url);
+        let answer = agent().get(url).header("Authorization", format!("Bearer {token}")).call().unwrap();
+        (answer.status().as_u16(), answer.into_body().read_to_string())
+    };
+    assert_eq!(ask("wrong").0, 401);
+    assert!(ask(SECRET).1.is_err(), "it is cut");
+    let (status, body) = ask(SECRET);
+    assert_eq!((status, body.unwrap().as_str()), (200, "GGUF"));
+    // A line is printed when its request has ended, which another thread's may do meanwhile.
+    for (begin, end) in [
+        (r#"hub "GET" "/o/r/resolve/main/m.gguf" status=401 "#, " token=yes"),
+        (r#"cdn "GET" "/o/r/"#, " status=200 sent=2 token=no"),
+        (r#"cdn "GET" "/o/r/"#, " status=200 sent=4 token=no"),
+    ] {
+        let is_it = |line: &str| line.starts_with(begin) && line.ends_with(end);
+        assert!(hub.lines.any(|line| is_it(&line.unwrap())), "{begin} {end}");
+    }
+    hub.term();
+    assert_eq!(hub.exits().code(), Some(0));
 }

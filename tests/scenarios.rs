@@ -65,6 +65,7 @@ fn play(world: &mut dyn World, step: &str) {
         ["it", "is", state @ ("spawning" | "ready" | "busy" | "stopping" | "gone")] => {
             world.expect_state(state);
         }
+        ["its", "exit", "message", "is", value @ ..] => world.expect("exit message", &value.join(" ")),
         ["its", what @ .., "is", value] if world.knows(what) => world.expect(&what.join(" "), value),
         _ => assert!(world.made_up(step), "nobody can play: {step}"),
     }

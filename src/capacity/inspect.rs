@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::Metadata;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,8 @@ use super::{config_json, gguf, safetensors};
 use crate::limits::INSPECTED_MODELS_MAX;
 use crate::models::cache::{Format, Found};
 use crate::models::open_regular;
+use crate::models::remote::{Digest, RemoteFile};
+use crate::models::selection::Selection;
 
 /// Why files are no model. The message is for whoever asked: no path is in it.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +73,13 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-type Identity = Vec<Stamp>;
+/// What a model is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Identity {
+    Local(Vec<Stamp>),
+    /// The files' digests: they say all.
+    Remote(Vec<Digest>),
+}
 
 impl Inspector {
     /// The model that `found` is; from memory if its files have not changed since they were read.
@@ -79,15 +87,35 @@ impl Inspector {
     /// # Errors
     /// The first thing that is wrong with its files.
     pub fn inspect(&self, found: &Found) -> Result<Arc<Model>, Fault> {
-        let identity = identity(found)?;
+        self.remembered(identity(found)?, || read(found))
+    }
+
+    /// The model that `selection` is, from the beginnings of its files on the hub, each opened by `open`.
+    ///
+    /// # Errors
+    /// As [`Inspector::inspect`]; that a reader failed, `open` has to remember.
+    pub fn inspect_remote<'a>(
+        &self,
+        selection: &Selection,
+        open: impl FnMut(&RemoteFile) -> io::Result<Box<dyn Read + 'a>>,
+    ) -> Result<Arc<Model>, Fault> {
+        let identity = Identity::Remote(selection.files.iter().map(|file| file.digest).collect());
+        self.remembered(identity, || read_remote(selection, open))
+    }
+
+    fn remembered(
+        &self,
+        identity: Identity,
+        read: impl FnOnce() -> Result<Model, Fault>,
+    ) -> Result<Arc<Model>, Fault> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = known.iter().position(|(other, _)| *other == identity) {
             let (_, model) = known.remove(at).expect("it was just found there");
             known.push_back((identity, Arc::clone(&model)));
             return Ok(model);
         }
-        drop(known); // others need not wait for this disk
-        let model = Arc::new(read(found)?);
+        drop(known); // others need not wait for this disk, or for the hub
+        let model = Arc::new(read()?);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(other, _)| *other != identity);
         if known.len() >= INSPECTED_MODELS_MAX {
@@ -101,7 +129,8 @@ impl Inspector {
 fn identity(found: &Found) -> Result<Identity, Fault> {
     let config = (found.format == Format::Safetensors).then(|| found.path.join("config.json"));
     let files = found.weights.iter().chain(config.as_ref().filter(|path| path.is_file()));
-    files.map(|path| Ok(stamp(path, &std::fs::metadata(path).map_err(unreadable)?))).collect()
+    let stamps = files.map(|path| Ok(stamp(path, &std::fs::metadata(path).map_err(unreadable)?)));
+    stamps.collect::<Result<_, _>>().map(Identity::Local)
 }
 
 fn stamp(path: &Path, metadata: &Metadata) -> Stamp {
@@ -132,6 +161,39 @@ fn read(found: &Found) -> Result<Model, Fault> {
             let path = folder.unwrap_or(&found.path).join("config.json");
             let mut file = open_regular(&path).map_err(unreadable)?;
             let config = config_json::read(&mut file).map_err(Fault::Config)?;
+            Model::from_safetensors(bytes, &config).map_err(Fault::Model)
+        }
+    }
+}
+
+/// As [`read`], from the hub: a GGUF's header says where its last tensor ends, the hub how long it is.
+fn read_remote<'a>(
+    selection: &Selection,
+    mut open: impl FnMut(&RemoteFile) -> io::Result<Box<dyn Read + 'a>>,
+) -> Result<Model, Fault> {
+    match selection.format {
+        Format::Gguf => {
+            let mut headers = Vec::new();
+            for file in selection.weight_files() {
+                let header = gguf::read(&mut open(file).map_err(unreadable)?).map_err(Fault::Gguf)?;
+                let (bytes, needed) = (file.bytes, header.file_bytes());
+                if bytes < needed {
+                    return Err(Fault::Cut { bytes, needed });
+                }
+                headers.push(header);
+            }
+            Model::from_gguf(&headers).map_err(Fault::Model)
+        }
+        Format::Safetensors => {
+            let mut bytes = 0u64;
+            for file in selection.weight_files() {
+                let header = safetensors::read(&mut open(file).map_err(unreadable)?, file.bytes)
+                    .map_err(Fault::Safetensors)?;
+                bytes = bytes.saturating_add(header.bytes);
+            }
+            let config = selection.files.iter().find(|file| file.path == "config.json");
+            let config = config.ok_or(Fault::Unreadable(ErrorKind::NotFound))?;
+            let config = config_json::read(&mut open(config).map_err(unreadable)?).map_err(Fault::Config)?;
             Model::from_safetensors(bytes, &config).map_err(Fault::Model)
         }
     }

@@ -6,6 +6,7 @@ use super::flags::Flag;
 use super::{CliError, Environment, resolve, value};
 use crate::client::{CapacityQuery, ClientError, HiveClient};
 use crate::id::Token;
+use crate::models::ModelRef;
 
 /// What was typed after such a command.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +15,7 @@ pub(super) struct Typed {
     pub token_file: Option<PathBuf>,
     pub json: bool,
     pub local: bool,
-    /// Of `capacity`.
+    /// Of `capacity`; its model is that of any command with one.
     pub query: CapacityQuery,
 }
 
@@ -63,6 +64,21 @@ pub(super) const JSON: Flag<Typed> = Flag {
     },
 };
 
+/// The model that was typed, in its canonical form; `example` is a whole command line.
+pub(super) fn model(typed: &Typed, example: &str) -> Result<String, CliError> {
+    let model = &typed.query.model;
+    if model.is_empty() {
+        return Err(CliError::usage("MODEL is missing").with_hint(format!("name a model: {example}")));
+    }
+    match model.parse::<ModelRef>() {
+        Ok(model) => Ok(model.to_string()),
+        Err(wrong) => {
+            let error = CliError::usage(format!("MODEL: {model:?}: {wrong}"));
+            Err(error.with_hint(format!("write it like this: {example}")))
+        }
+    }
+}
+
 /// The hive that a command asks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hive {
@@ -83,15 +99,20 @@ impl Hive {
         &self,
         call: impl FnOnce(&HiveClient) -> Result<T, ClientError>,
     ) -> Result<T, CliError> {
-        let client = HiveClient::new(&self.url).map_err(|error| self.explain(&error))?;
-        let client = match &self.token {
-            Some(token) => client.with_token(token.clone()),
-            None => client,
-        };
-        call(&client).map_err(|error| self.explain(&error))
+        call(&self.client()?).map_err(|error| self.explain(&error))
     }
 
-    fn explain(&self, error: &ClientError) -> CliError {
+    /// A client of it.
+    pub(super) fn client(&self) -> Result<HiveClient, CliError> {
+        let client = HiveClient::new(&self.url).map_err(|error| self.explain(&error))?;
+        Ok(match &self.token {
+            Some(token) => client.with_token(token.clone()),
+            None => client,
+        })
+    }
+
+    /// What the user is told instead of an answer.
+    pub(super) fn explain(&self, error: &ClientError) -> CliError {
         let url = &self.url;
         match error {
             ClientError::Unreachable(_) => CliError::runtime(format!("no hive answers at {url}")).with_hint(

@@ -6,6 +6,9 @@ use super::COMMANDS;
 use super::capacity;
 use super::devices;
 use super::flags::{FLAGS, Flag};
+use super::models;
+use super::pull;
+use super::rm;
 
 const WIDTH: usize = 80;
 
@@ -47,12 +50,47 @@ pub(super) fn devices() -> String {
 
 /// `rbee-hive capacity --help`.
 pub(super) fn capacity() -> String {
-    let about = "Tell whether a worker with this model would be admitted now, and what it takes.";
+    let about = "Tell whether a worker with this model would be admitted now, and what it\ntakes.";
     let mut text = command(about, "capacity MODEL [FLAGS]", &capacity::FLAGS);
     text.push_str(
         "\nMODEL is hf:org/repo, hf:org/repo:QUANT or file:/path, as spawn takes it.\n\
          A URL or token that is not given is read from the environment.\n\
          The exit code is 0 if it fits, 3 if it does not.\n",
+    );
+    text
+}
+
+/// `rbee-hive pull --help`.
+pub(super) fn pull() -> String {
+    let about = "Fetch a model from the Hugging Face hub into the hive's cache, and print where\nit is.";
+    let mut text = command(about, "pull MODEL [FLAGS]", &pull::FLAGS);
+    text.push_str(
+        "\nMODEL is hf:org/repo, hf:org/repo:QUANT or hf:org/repo:path/file.gguf, each with\n\
+         @revision if it is not to be main. Without a quantisation it is Q4_K_M, else\n\
+         Q8_0, else the first; without a GGUF its safetensors.\n\
+         How far it is goes to stderr, the path to stdout. Ctrl-C cancels the download;\n\
+         the next pull goes on where it stopped.\n\
+         A URL or token that is not given is read from the environment.\n",
+    );
+    text
+}
+
+/// `rbee-hive models --help`.
+pub(super) fn models() -> String {
+    let about = "Show the models in the hive's cache: their size, last use and state.";
+    let mut text = command(about, "models [FLAGS]", &models::FLAGS);
+    text.push_str("\nA URL or token that is not given is read from the environment.\n");
+    text
+}
+
+/// `rbee-hive rm --help`.
+pub(super) fn rm() -> String {
+    let about = "Delete a model from the hive's cache. What other models share stays.";
+    let mut text = command(about, "rm MODEL [FLAGS]", &rm::FLAGS);
+    text.push_str(
+        "\nMODEL is hf:org/repo for all of it, hf:org/repo@revision for that revision, or\n\
+         hf:org/repo:QUANT or hf:org/repo:path/file.gguf for that file alone.\n\
+         A URL or token that is not given is read from the environment.\n",
     );
     text
 }
@@ -116,7 +154,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for text in [top(), serve(), devices()] {
+        for text in [top(), serve(), devices(), capacity(), pull(), models(), rm()] {
             for line in text.lines() {
                 assert!(line.chars().count() <= WIDTH, "{line}");
             }

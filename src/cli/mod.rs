@@ -17,8 +17,11 @@ pub mod client;
 pub mod devices;
 mod flags;
 mod help;
+pub mod models;
 mod nearest;
+pub mod pull;
 mod resolve;
+pub mod rm;
 mod table;
 mod value;
 
@@ -36,6 +39,12 @@ pub enum Parsed {
     Devices(devices::Command),
     /// Ask whether a model fits.
     Capacity(capacity::Command),
+    /// Have a model fetched.
+    Pull(pull::Command),
+    /// Show what is in the model cache.
+    Models(models::Command),
+    /// Delete a model.
+    Remove(rm::Command),
     /// Be a probe child with these arguments.
     ProbeGpus(Vec<OsString>),
     /// Print this on stdout, exit 0.
@@ -86,10 +95,13 @@ struct Command {
     help: &'static str,
 }
 
-const COMMANDS: [Command; 3] = [
+const COMMANDS: [Command; 6] = [
     Command { name: "serve", help: "Run the hive in the foreground" },
     Command { name: "devices", help: "Show what a machine has to compute with" },
     Command { name: "capacity", help: "Tell whether a model fits" },
+    Command { name: "pull", help: "Fetch a model from the Hugging Face hub" },
+    Command { name: "models", help: "Show the models that are here" },
+    Command { name: "rm", help: "Delete a model" },
 ];
 
 /// Reads the command line: `args` without the program's name.
@@ -121,6 +133,26 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: Environment<'_>) -> Re
             Ok(match typed(parser, "capacity", &capacity::FLAGS, word, help::capacity, env)? {
                 Asked::Print(text) => Parsed::Print(text),
                 Asked::Run(typed) => Parsed::Capacity(capacity::command(&typed, env)?),
+            })
+        }
+        Some(Arg::Value(name)) if name == "pull" => {
+            let word = Some(("MODEL", capacity::model as Word<client::Typed>));
+            Ok(match typed(parser, "pull", &pull::FLAGS, word, help::pull, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Pull(pull::command(&typed, env)?),
+            })
+        }
+        Some(Arg::Value(name)) if name == "models" => {
+            Ok(match typed(parser, "models", &models::FLAGS, None, help::models, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Models(models::command(&typed, env)?),
+            })
+        }
+        Some(Arg::Value(name)) if name == "rm" => {
+            let word = Some(("MODEL", capacity::model as Word<client::Typed>));
+            Ok(match typed(parser, "rm", &rm::FLAGS, word, help::rm, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Remove(rm::command(&typed, env)?),
             })
         }
         Some(Arg::Value(name)) if name == child::COMMAND => {

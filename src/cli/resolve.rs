@@ -14,6 +14,7 @@ use crate::devices::ProbeConfig;
 use crate::id::Token;
 use crate::kinds::{Kinds, KindsError};
 use crate::limits::{HIVE_ID_BYTES_MAX, TOKEN_FILE_BYTES_MAX};
+use crate::models::hub::HubConfig;
 
 /// The settings that `typed` and `env` mean.
 pub(super) fn config(typed: Typed, env: Environment<'_>) -> Result<Config, CliError> {
@@ -47,6 +48,7 @@ pub(super) fn config(typed: Typed, env: Environment<'_>) -> Result<Config, CliEr
         },
         data_dir: typed.data_dir.map_or_else(|| data_dir(env), Ok)?,
         model_dir: typed.model_dir.map_or_else(|| model_dir(env), Ok)?,
+        hub: HubConfig::from_env(env).map_err(CliError::usage)?,
         threads: typed.threads,
         max_connections: typed.max_connections,
         log_format: typed.log_format,

@@ -29,6 +29,13 @@ pub(super) fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64)
 }
 
+/// A size in the largest unit of which there is one, with one decimal.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let Some(unit) = (bytes.max(1).ilog2() as usize / 10).checked_sub(1) else { return format!("{bytes} B") };
+    format!("{:.1} {}", bytes as f64 / f64::powi(1024.0, unit as i32 + 1), UNITS[unit])
+}
+
 /// How much of `total` is used: a bar of ten, full as soon as it is nearly so.
 pub(super) fn bar(used: u64, total: u64) -> String {
     if total == 0 {
@@ -58,6 +65,8 @@ mod tests {
             (gib(0), gib(12 << 30), gib((3 << 29) + 1)),
             ("0.0 GiB".into(), "12.0 GiB".into(), "1.5 GiB".into())
         );
+        assert_eq!([0, 1023, 1024, 3 << 29].map(size), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
+        assert_eq!([8 << 40, u64::MAX].map(size), ["8.0 TiB", "16.0 EiB"]);
         assert_eq!(bar(1, 4), "[###.......]  25%");
         assert_eq!(
             (bar(9, 4), bar(0, 4), bar(0, 0)),

@@ -168,6 +168,32 @@ fn devices_are_asked_of_a_hive_or_looked_at() {
 }
 
 #[test]
+fn models_are_fetched_listed_and_deleted_by_their_reference() {
+    let pull = |line: &str| match Typing::line(line).run() {
+        Ok(Parsed::Pull(command)) => command,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(pull("pull HF:o/r:Q8_0"), pull("pull --url http://127.0.0.1:8600 hf:o/r:Q8_0"));
+    assert_ne!(pull("pull hf:o/r"), pull("pull hf:o/r --json"));
+    assert!(matches!(Typing::line("models --json").run(), Ok(Parsed::Models(_))));
+    assert!(matches!(Typing::line("rm hf:o/r@v1").run(), Ok(Parsed::Remove(_))));
+    for command in ["pull", "rm"] {
+        let example = format!("rbee-hive {command} hf:org/repo:Q4_K_M");
+        let line = Typing::line(command);
+        line.fails(2, &format!("error: MODEL is missing\nhint: name a model: {example}"));
+        Typing::line(&format!("{command} org/repo")).fails(
+            2,
+            &format!(
+                "error: MODEL: \"org/repo\": a model reference begins with `hf:` or `file:`\n\
+                 hint: write it like this: {example}"
+            ),
+        );
+        let help = Typing::line(&format!("{command} -h")).run();
+        assert!(matches!(help, Ok(Parsed::Print(text)) if text.contains("hf:org/repo:QUANT")));
+    }
+}
+
+#[test]
 fn flags_of_later_releases_are_unknown() {
     for flag in ["--artifact-url", "--orphans", "--orphan-timeout"] {
         assert!(Typing::serve(flag).run().is_err_and(|e| e.message.starts_with("unknown flag")), "{flag}");

@@ -28,12 +28,20 @@ pub enum Code {
     DeviceNotFound,
     /// No such model.
     ModelNotFound,
+    /// No such download.
+    DownloadNotFound,
     /// No such kind.
     KindNotFound,
     /// The path is there, the method is not: `Allow` says which are.
     MethodNotAllowed,
     /// The request came too slowly.
     RequestTimeout,
+    /// The hub asks for a token, or for another one.
+    ModelAccessDenied,
+    /// A worker uses the model, or somebody fetches it.
+    ModelInUse,
+    /// Somebody asked for its end.
+    Cancelled,
     /// The worker's state does not allow it.
     WorkerState,
     /// The kind's program is not on this machine.
@@ -54,6 +62,10 @@ pub enum Code {
     Internal,
     /// A transfer coding that we do not speak.
     NotImplemented,
+    /// The hub answered badly, or not at all.
+    Upstream,
+    /// The disk has too little room.
+    InsufficientDisk,
     /// The cascade runs.
     ShuttingDown,
     /// All ports of the range are taken.
@@ -74,13 +86,17 @@ impl Code {
             Self::MissingApiKey => (401, "MISSING_API_KEY"),
             Self::InvalidApiKey => (401, "INVALID_API_KEY"),
             Self::Forbidden => (403, "FORBIDDEN"),
+            Self::ModelAccessDenied => (403, "MODEL_ACCESS_DENIED"),
             Self::NotFound => (404, "NOT_FOUND"),
             Self::WorkerNotFound => (404, "WORKER_NOT_FOUND"),
             Self::DeviceNotFound => (404, "DEVICE_NOT_FOUND"),
             Self::ModelNotFound => (404, "MODEL_NOT_FOUND"),
+            Self::DownloadNotFound => (404, "DOWNLOAD_NOT_FOUND"),
             Self::KindNotFound => (404, "KIND_NOT_FOUND"),
             Self::MethodNotAllowed => (405, "METHOD_NOT_ALLOWED"),
             Self::RequestTimeout => (408, "REQUEST_TIMEOUT"),
+            Self::ModelInUse => (409, "MODEL_IN_USE"),
+            Self::Cancelled => (409, "CANCELLED"),
             Self::WorkerState => (409, "WORKER_STATE"),
             Self::KindNotInstalled => (409, "KIND_NOT_INSTALLED"),
             Self::InsufficientVram => (409, "INSUFFICIENT_VRAM"),
@@ -91,10 +107,12 @@ impl Code {
             Self::HeadTooLarge => (431, "HEAD_TOO_LARGE"),
             Self::Internal => (500, "INTERNAL"),
             Self::NotImplemented => (501, "NOT_IMPLEMENTED"),
+            Self::Upstream => (502, "UPSTREAM"),
             Self::ShuttingDown => (503, "SHUTTING_DOWN"),
             Self::NoFreePort => (503, "NO_FREE_PORT"),
             Self::Overloaded => (503, "OVERLOADED"),
             Self::VersionNotSupported => (505, "VERSION_NOT_SUPPORTED"),
+            Self::InsufficientDisk => (507, "INSUFFICIENT_DISK"),
         }
     }
 }

@@ -47,6 +47,25 @@ pub enum Route {
     Heartbeat,
     /// `GET /v1/events`
     Events,
+    /// `POST /v1/models/download`
+    Download,
+    /// `GET /v1/models/download/progress`
+    Progress {
+        /// Which one, as sent.
+        query: String,
+    },
+    /// `DELETE /v1/models/download`
+    CancelDownload {
+        /// Which one, as sent.
+        query: String,
+    },
+    /// `GET /v1/models`
+    Models,
+    /// `DELETE /v1/models`
+    DeleteModel {
+        /// Which one, as sent.
+        query: String,
+    },
     /// `POST /v1/shutdown`
     Shutdown,
 }
@@ -63,6 +82,9 @@ enum Place<'a> {
     Logs(&'a str),
     Heartbeat,
     Events,
+    Download,
+    Progress,
+    Models,
     Shutdown,
 }
 
@@ -94,11 +116,21 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         }
         Place::Heartbeat if post => Ok(Route::Heartbeat),
         Place::Events if get => Ok(Route::Events),
+        Place::Download if post => Ok(Route::Download),
+        Place::Download if *method == Method::Delete => Ok(Route::CancelDownload { query: query.to_owned() }),
+        Place::Progress if get => Ok(Route::Progress { query: query.to_owned() }),
+        Place::Models if get => Ok(Route::Models),
+        Place::Models if *method == Method::Delete => Ok(Route::DeleteModel { query: query.to_owned() }),
         Place::Shutdown if post => Ok(Route::Shutdown),
-        Place::Worker(_) => Err(not_allowed("GET, HEAD, DELETE")),
-        Place::Health | Place::Devices | Place::Capacity | Place::List | Place::Logs(_) | Place::Events => {
-            Err(not_allowed("GET, HEAD"))
-        }
+        Place::Download => Err(not_allowed("POST, DELETE")),
+        Place::Worker(_) | Place::Models => Err(not_allowed("GET, HEAD, DELETE")),
+        Place::Health
+        | Place::Devices
+        | Place::Capacity
+        | Place::List
+        | Place::Logs(_)
+        | Place::Events
+        | Place::Progress => Err(not_allowed("GET, HEAD")),
         Place::Spawn | Place::Ready | Place::Heartbeat | Place::Shutdown => Err(not_allowed("POST")),
     }
 }
@@ -118,6 +150,9 @@ fn place(path: &str) -> Option<Place<'_>> {
         "/v1/workers/list" | "/v1/workers" => Place::List,
         "/v1/heartbeat" => Place::Heartbeat,
         "/v1/events" => Place::Events,
+        "/v1/models/download" => Place::Download,
+        "/v1/models/download/progress" => Place::Progress,
+        "/v1/models" => Place::Models,
         "/v1/shutdown" => Place::Shutdown,
         _ => match path.strip_prefix("/v1/workers/")?.split_once('/') {
             None => Place::Worker(path.strip_prefix("/v1/workers/")?),
@@ -183,7 +218,7 @@ mod tests {
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 13] = [
+        let paths: [(&str, &[Method]); 16] = [
             ("/health", &[Get, Head]),
             ("/v1/devices", &[Get, Head]),
             ("/v1/capacity", &[Get, Head]),
@@ -196,6 +231,9 @@ mod tests {
             ("/v1/workers/w-1/logs", &[Get, Head]),
             ("/v1/heartbeat", &[Post]),
             ("/v1/events", &[Get, Head]),
+            ("/v1/models/download", &[Post, Delete]),
+            ("/v1/models/download/progress", &[Get, Head]),
+            ("/v1/models", &[Get, Head, Delete]),
             ("/v1/shutdown", &[Post]),
         ];
         for (path, allowed) in paths {

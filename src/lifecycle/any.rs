@@ -7,7 +7,7 @@ use crate::capacity::ledger::Claim;
 use crate::id::{Pgid, Run};
 
 use super::Policy;
-use super::event::Plan;
+use super::event::{Effect, Plan};
 use super::serving::{Hearing, Serving};
 use super::spawning::Launched;
 use super::state::{
@@ -178,7 +178,13 @@ impl AnyWorker {
             AnyWorker::Stopping(w.stop(why, now, g, out))
         }
         match self {
-            Self::Spawning(w) => live(w, why, now, grace, out),
+            Self::Spawning(w) => {
+                if let Some(download) = w.download() {
+                    let (id, download) = (w.facts.id.clone(), download.clone());
+                    out.push(Effect::Forsake { id, download });
+                }
+                live(w, why, now, grace, out)
+            }
             Self::Ready(w) => live(w, why, now, grace, out),
             Self::Busy(w) => live(w, why, now, grace, out),
             Self::Stopping(mut w) => {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::capacity::ledger::{Choice, Placement};
 use crate::devices::Picture;
-use crate::id::{Pgid, Run, Token, WorkerId};
+use crate::id::{DownloadId, Pgid, Run, Token, WorkerId};
 use crate::kinds::Kind;
+use crate::models::Selection;
 
 /// A worker that somebody wants, and where it may go.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Order {
     pub choices: Vec<Choice>,
     /// Whether idle workers may be stopped for it.
     pub make_room: bool,
+    /// What is to be fetched before it can be launched.
+    pub fetch: Option<Arc<Selection>>,
 }
 
 /// What a worker is to be, the same for each of its runs.
@@ -27,7 +30,7 @@ pub struct Plan {
     pub kind: Arc<Kind>,
     /// The model as it was asked for.
     pub model_ref: String,
-    /// The model on disk: a GGUF or a snapshot's folder.
+    /// The model on disk, once it is there: a GGUF or a snapshot's folder.
     pub model_path: PathBuf,
     /// Context tokens, shared by all slots.
     pub ctx: u32,
@@ -94,6 +97,15 @@ pub enum Event {
     Devices(Arc<Picture>),
     /// The machine or the process stood still for so long: what was due meanwhile by silence is not.
     Slept(Duration),
+    /// The end of the download that a worker waits for.
+    Fetched {
+        /// Which worker.
+        id: WorkerId,
+        /// Which download.
+        download: DownloadId,
+        /// Why it failed, for a person.
+        result: Result<(), String>,
+    },
     /// The process runs, watched by `exits`.
     Launched {
         /// Which worker.
@@ -200,6 +212,20 @@ pub enum Effect {
     },
     /// For the thread that talks with workers.
     Worker(WorkerJob),
+    /// Fetch the model that a worker waits for; answered by `Fetched`.
+    Fetch {
+        /// Which worker.
+        id: WorkerId,
+        /// What.
+        selection: Arc<Selection>,
+    },
+    /// The worker does not wait for it any more.
+    Forsake {
+        /// Which worker.
+        id: WorkerId,
+        /// Which download.
+        download: DownloadId,
+    },
     /// Look at the devices anew; answered by `Devices`.
     LookAtDevices,
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::api::{ReportedHealth, WorkerHealth};
 use crate::capacity::ledger::{Choice, Claim, Ledger, Placed, Refused};
 use crate::devices::Picture;
-use crate::id::{Device, Entropy, Run, Token, WorkerId};
+use crate::id::{Device, DownloadId, Entropy, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{
     CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, ROOM_WAIT, WORKERS_MAX,
@@ -27,6 +27,7 @@ use super::any::AnyWorker;
 pub use super::any::Beat;
 use super::event::{DiskJob, Effect, Event, LaunchError, Order};
 use super::ports::Ports;
+use super::spawning::Wait;
 pub use super::state::Effects;
 use super::state::{Reason, Slots, Spawning, StopReason, Stopping, Worker};
 pub use super::view::View;
@@ -163,7 +164,7 @@ impl Fleet {
         if self.workers.len() >= WORKERS_MAX {
             return Err(AdmitError::TooManyWorkers);
         }
-        let Order { plan, choices, make_room } = order;
+        let Order { plan, choices, make_room, fetch } = order;
         let Placed { placement, leave } =
             self.ledger.place(&choices, make_room, &self.claims()).map_err(AdmitError::NoRoom)?;
         let lease = self.ports.take(plan.port_hint, now, usable).ok_or(AdmitError::NoFreePort)?;
@@ -171,7 +172,7 @@ impl Fleet {
             let grace = self.policy.grace;
             self.change(id, now, out, |worker, _, out| worker.stop(StopReason::MakeRoom, now, grace, out));
         }
-        let wait = (!leave.is_empty()).then(|| (leave, now + self.policy.grace + ROOM_WAIT));
+        let wait = Wait { fetch, leave, give_up_at: self.room_by(now) };
         let id = self.fresh_id();
         let token = Token::random(&mut *self.entropy);
         let worker = Worker::admitted(id, plan, placement, lease, token, wait, out);
@@ -194,6 +195,11 @@ impl Fleet {
         let claims = self.claims();
         let with_room = |device| Some((device, self.ledger.available(device, &claims)?));
         self.ledger.devices().filter_map(with_room).collect()
+    }
+
+    /// How long somebody waits for those who leave for it.
+    fn room_by(&self, now: Instant) -> Instant {
+        now + self.policy.grace + ROOM_WAIT
     }
 
     fn claims(&self) -> Vec<Claim<'_>> {
@@ -333,6 +339,9 @@ impl Fleet {
                     }
                     serving => serving,
                 });
+            }
+            Event::Fetched { id, download, result } => {
+                self.fetched(&id, &download, result, now, &mut out);
             }
             Event::Exited { id, run, status } => {
                 self.event(&id, run, now, &mut out, |worker, fleet, out| {
@@ -563,8 +572,7 @@ impl Fleet {
     fn go_on(&mut self, now: Instant, out: &mut Effects) {
         let is_left = |id: &WorkerId| self.workers.contains_key(id) || self.ledger.settles(id);
         let can = |id: &WorkerId, worker: &Worker<Spawning>| {
-            let leave = worker.waits_for();
-            let has_place = !leave.is_empty() && !leave.iter().any(is_left);
+            let has_place = worker.waits_for().is_some_and(|leave| !leave.iter().any(is_left));
             has_place || (worker.waits_for_memory() && !self.ledger.settles(id))
         };
         let ids: Vec<WorkerId> = self
@@ -582,6 +590,29 @@ impl Fleet {
                 worker
             });
         }
+    }
+
+    /// The download that a worker waits for has ended.
+    fn fetched(
+        &mut self,
+        id: &WorkerId,
+        download: &DownloadId,
+        result: Result<(), String>,
+        now: Instant,
+        out: &mut Effects,
+    ) {
+        let give_up_at = self.room_by(now);
+        self.change(id, now, out, |worker, _, _out| match worker {
+            AnyWorker::Spawning(mut spawning) if spawning.download() == Some(download) => match result {
+                Ok(()) => {
+                    spawning.fetched(give_up_at);
+                    AnyWorker::Spawning(spawning)
+                }
+                Err(why) => AnyWorker::Stopping(spawning.abandon(Reason::DownloadFailed, &why, now)),
+            },
+            other => other,
+        });
+        self.go_on(now, out);
     }
 
     fn forget_first(&mut self, out: &mut Effects) {

@@ -1,7 +1,8 @@
 //! What everybody but the supervisor sees: the newest picture of all workers, and the ring of changes that
 //! led to it. Readers take an [`Arc`] and never wait for the supervisor's work.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use crate::api::{self, HeartbeatWorker, HiveStatus, State, WorkerHealth};
 use crate::clock::Clock;
-use crate::id::{Run, Token, WorkerId};
+use crate::id::{DownloadId, Run, Token, WorkerId};
 use crate::limits::EVENTS_KEPT;
 
 use super::event::ExitStatus;
@@ -25,6 +26,8 @@ pub struct Entry {
     pub run: Run,
     /// What opens `ready` and `heartbeat` for this launch.
     pub token: Token,
+    /// The model on disk: a GGUF or a snapshot's folder.
+    pub model_path: PathBuf,
     json: OnceLock<Arc<[u8]>>,
 }
 
@@ -101,6 +104,8 @@ pub struct Picture {
 
 struct Newest {
     snapshot: Arc<Snapshot>,
+    /// Downloads that have not ended, as their events have them.
+    downloads: BTreeMap<DownloadId, Vec<u8>>,
     /// Number of the first change in the ring.
     first: u64,
     ring: VecDeque<Arc<[u8]>>,
@@ -125,7 +130,12 @@ impl Picture {
             gone: Vec::new(),
             list: OnceLock::new(),
         };
-        let newest = Newest { snapshot: Arc::new(snapshot), first: 1, ring: VecDeque::new() };
+        let newest = Newest {
+            snapshot: Arc::new(snapshot),
+            downloads: BTreeMap::new(),
+            first: 1,
+            ring: VecDeque::new(),
+        };
         Self { hive_id, boot_id, worker_host, newest: Mutex::new(newest) }
     }
 
@@ -178,6 +188,17 @@ impl Picture {
         newest.snapshot = Arc::new(newest.snapshot.with(status, workers, gone));
     }
 
+    /// Shows how far a download is; `is_over`: it has ended.
+    pub(crate) fn publish_download(&self, id: &DownloadId, data: Vec<u8>, is_over: bool) {
+        let mut newest = self.lock();
+        newest.push("download", &data);
+        if is_over {
+            newest.downloads.remove(id);
+        } else {
+            newest.downloads.insert(id.clone(), data);
+        }
+    }
+
     /// What a follower gets that has seen all changes before `next`; without `next`, or if the ring does
     /// not reach back so far, the whole picture. At most about `room` bytes, at least one event.
     pub(crate) fn changes(&self, next: Option<u64>, room: usize) -> Changes {
@@ -190,6 +211,7 @@ impl Picture {
                 .iter()
                 .map(|entry| server_sent(None, "worker", &entry.json()))
                 .collect();
+            events.extend(newest.downloads.values().map(|data| server_sent(None, "download", data)));
             // Only the last event of the picture has an id: who lost its connection before, begins again.
             let hive = self.hive_event(newest.snapshot.status);
             events.push(server_sent(Some(end - 1), "hive", &hive));
@@ -224,6 +246,7 @@ impl Picture {
             device: view.placement.device(),
             state: view.state,
             phase: view.phase,
+            download_id: view.download.as_ref().map(ToString::to_string),
             health: view.health,
             pid: view.pgid.map(|pgid| pgid.0),
             port: view.port,
@@ -237,7 +260,13 @@ impl Picture {
             last_activity: text(view.last_activity),
             exit: view.end.as_ref().map(exit),
         };
-        Entry { worker, run: view.run, token: view.token.clone(), json: OnceLock::new() }
+        Entry {
+            worker,
+            run: view.run,
+            token: view.token.clone(),
+            model_path: view.plan.model_path.clone(),
+            json: OnceLock::new(),
+        }
     }
 }
 

@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use crate::api::WorkerHealth;
 use crate::capacity::ledger::Placement;
-use crate::id::{Pgid, Run, Token, WorkerId};
+use crate::id::{DownloadId, Pgid, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{
     EXCHANGE_TIMEOUT, LOADING_PROBE_INTERVAL, MEASURE_INTERVAL, PORT_MOVES_MAX, READY_TOTAL_FACTOR,
     RESTARTS_FORGOTTEN_AFTER,
 };
+use crate::models::Selection;
 
 use super::Policy;
-use super::event::{Plan, Probed, Usage};
+use super::event::{Effect, Plan, Probed, Usage};
 use super::ports::Lease;
 use super::restart::Restarts;
 use super::serving::Serving;
@@ -30,6 +31,8 @@ pub struct Spawning {
 
 #[derive(Debug)]
 pub(super) enum Step {
+    /// Its model is being fetched; then it may have to wait for `leave`.
+    Provisioning { download: DownloadId, leave: Vec<WorkerId> },
     /// Its place is not free yet: it is launched when these are dead and their memory has come back.
     Waiting { leave: Vec<WorkerId>, give_up_at: Instant },
     /// The process is being started. A callback may overtake the news of it.
@@ -69,7 +72,7 @@ impl sealed::Sealed for Spawning {}
 impl Live for Spawning {
     fn process(&self) -> Process {
         match &self.step {
-            Step::Waiting { .. } => Process::Dead,
+            Step::Provisioning { .. } | Step::Waiting { .. } => Process::Dead,
             Step::Launching { .. } => Process::Starting,
             Step::Loading(Loading { pgid, .. }) | Step::Killed { pgid, .. } => Process::Alive(*pgid),
             Step::Backoff { left: Left::Processes, .. } => Process::Dying,
@@ -88,15 +91,15 @@ impl Live for Spawning {
 }
 
 impl Worker<Spawning> {
-    /// A worker that was just admitted; its first launch is under way, or waits for `leave` until
-    /// `give_up_at`.
+    /// A worker that was just admitted. Its first launch is under way, or waits for its model, and for
+    /// `leave` until `give_up_at`.
     pub(super) fn admitted(
         id: WorkerId,
         plan: Plan,
         placement: Placement,
         lease: Lease,
         token: Token,
-        wait: Option<(Vec<WorkerId>, Instant)>,
+        wait: Wait,
         out: &mut Effects,
     ) -> Self {
         let slots_total = plan.parallel;
@@ -118,23 +121,42 @@ impl Worker<Spawning> {
             last_activity: None,
             end: None,
         };
-        let worker = Self { facts, state: Spawning { step: Step::Launching { early: None } } };
-        match wait {
-            Some((leave, give_up_at)) => {
-                Self { state: Spawning { step: Step::Waiting { leave, give_up_at } }, ..worker }
+        let Wait { fetch, leave, give_up_at } = wait;
+        let step = match fetch {
+            Some(selection) => {
+                let download = selection.id();
+                out.push(Effect::Fetch { id: facts.id.clone(), selection });
+                Step::Provisioning { download, leave }
             }
+            None if !leave.is_empty() => Step::Waiting { leave, give_up_at },
             None => {
-                out.push(worker.facts.launch());
-                worker
+                out.push(facts.launch());
+                Step::Launching { early: None }
             }
+        };
+        Self { facts, state: Spawning { step } }
+    }
+
+    /// The download that it waits for.
+    pub(super) fn download(&self) -> Option<&DownloadId> {
+        match &self.state.step {
+            Step::Provisioning { download, .. } => Some(download),
+            _ => None,
         }
     }
 
-    /// Those who must be gone before it is launched.
-    pub(super) fn waits_for(&self) -> &[WorkerId] {
+    /// Its model is there: now it waits for its place, until `give_up_at`.
+    pub(super) fn fetched(&mut self, give_up_at: Instant) {
+        if let Step::Provisioning { leave, .. } = &mut self.state.step {
+            self.state.step = Step::Waiting { leave: std::mem::take(leave), give_up_at };
+        }
+    }
+
+    /// Those who must be gone before it is launched, if that is all that it waits for.
+    pub(super) fn waits_for(&self) -> Option<&[WorkerId]> {
         match &self.state.step {
-            Step::Waiting { leave, .. } => leave,
-            _ => &[],
+            Step::Waiting { leave, .. } => Some(leave),
+            _ => None,
         }
     }
 
@@ -371,7 +393,7 @@ impl Worker<Spawning> {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state.step {
-            Step::Launching { .. } | Step::Killed { .. } => None,
+            Step::Provisioning { .. } | Step::Launching { .. } | Step::Killed { .. } => None,
             Step::Waiting { give_up_at, .. } => Some(*give_up_at),
             Step::Backoff { until, left, .. } => (*left == Left::Nothing).then_some(*until),
             Step::Loading(loading) => [loading.health.deadline(), loading.measure.deadline()]
@@ -389,6 +411,17 @@ impl Worker<Spawning> {
             loading.total_by += gap;
         }
     }
+}
+
+/// What a worker that was just admitted waits for before its first launch.
+#[derive(Debug)]
+pub(super) struct Wait {
+    /// What is to be fetched.
+    pub fetch: Option<Arc<Selection>>,
+    /// Those who leave for it.
+    pub leave: Vec<WorkerId>,
+    /// How long it waits for them.
+    pub give_up_at: Instant,
 }
 
 /// A spawning worker after news that may have made it ready.

@@ -12,7 +12,7 @@
 //!   Stopping ◀─────────────────────────────────┘ ──▶ gone, when its group is dead
 //! ```
 //!
-//! Inside `Spawning` a worker goes launching → loading, and after a crash dying → backing off → launching.
+//! Inside `Spawning` a worker goes (provisioning →) launching → loading, and after a crash dying → backing off → launching.
 //! Nothing here reads a clock or starts a process: transitions append [`Effect`]s to a sink.
 
 use std::sync::Arc;
@@ -99,6 +99,8 @@ pub enum Reason {
     Exited,
     /// By a signal that was not ours.
     Signaled,
+    /// Its model could not be fetched.
+    DownloadFailed,
     /// It was not started.
     LaunchFailed,
     /// It made no progress, or needed too long in all.
@@ -125,6 +127,7 @@ impl Reason {
         match self {
             Self::Exited => "exited",
             Self::Signaled => "signaled",
+            Self::DownloadFailed => "download_failed",
             Self::LaunchFailed => "launch_failed",
             Self::ReadyTimeout => "ready_timeout",
             Self::Deaf => "deaf",

@@ -152,6 +152,8 @@ pub trait Surroundings {
     fn is_usable(&mut self, port: u16) -> bool;
     /// Called after each new picture; `told` if there is a change for the queen and the event streams.
     fn published(&mut self, told: bool);
+    /// Called once, when the cascade begins: nothing is fetched any more.
+    fn stopping(&mut self);
     /// Called after the picture without it: nothing is left of a worker.
     fn gone(&mut self, id: &WorkerId);
 }
@@ -236,6 +238,7 @@ impl<A: Surroundings> Supervisor<'_, A> {
                     info!("cascade begins workers={count}");
                     self.picture.publish_status(HiveStatus::Stopping);
                     self.around.published(true);
+                    self.around.stopping();
                 }
                 self.finish(effects, || answer_to(&reply, count));
             }
@@ -282,6 +285,7 @@ impl<A: Surroundings> Supervisor<'_, A> {
         }
         let pid = view.pgid.map_or_else(|| "-".to_owned(), |pgid| pgid.to_string());
         let phase = view.phase.map_or("", |phase| match phase {
+            Phase::Provisioning => " phase=provisioning",
             Phase::Launching => " phase=launching",
             Phase::Loading => " phase=loading",
             Phase::Backoff => " phase=backoff",

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::api::{Phase, State, WorkerHealth};
 use crate::capacity::ledger::Placement;
-use crate::id::{Pgid, Run, Token, WorkerId};
+use crate::id::{DownloadId, Pgid, Run, Token, WorkerId};
 
 use super::event::Plan;
 use super::spawning::Step;
@@ -28,6 +28,8 @@ pub struct View {
     pub state: State,
     /// While spawning: how far it is.
     pub phase: Option<Phase>,
+    /// While provisioning: what is being fetched for it.
+    pub download: Option<DownloadId>,
     /// Whether it is well, once that is known.
     pub health: Option<WorkerHealth>,
     /// Its process, if there is one.
@@ -76,6 +78,7 @@ fn base(facts: &Facts, state: State, process: Process) -> View {
         placement: Arc::clone(&facts.placement),
         state,
         phase: None,
+        download: None,
         health: None,
         pgid,
         port: facts.lease.port(),
@@ -92,6 +95,7 @@ fn base(facts: &Facts, state: State, process: Process) -> View {
 impl Worker<Spawning> {
     pub(super) fn view(&self) -> View {
         let phase = match self.state.step {
+            Step::Provisioning { .. } => Phase::Provisioning,
             Step::Waiting { .. } | Step::Launching { .. } => Phase::Launching,
             Step::Loading(_) => Phase::Loading,
             Step::Killed { .. } | Step::Backoff { .. } => Phase::Backoff,
@@ -99,7 +103,7 @@ impl Worker<Spawning> {
         let view = base(&self.facts, State::Spawning, self.state.process());
         // What was killed is no process to speak to any more.
         let pgid = view.pgid.filter(|_| phase != Phase::Backoff);
-        View { phase: Some(phase), pgid, ..view }
+        View { phase: Some(phase), download: self.download().cloned(), pgid, ..view }
     }
 }
 

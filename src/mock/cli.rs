@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 
 use crate::id::Token;
 use crate::mock::fault::{FAULTS, Faults};
+use crate::mock::hub::{self, Access, Hub};
 use crate::mock::{demo, hive, queen, rude, worker};
 use crate::{duration, limits};
 
@@ -27,6 +28,7 @@ Commands:
            --worker-id comes first: rbee-hive serve --worker llm-worker-rbee=<this>
   queen    takes heartbeats, prints them, keeps the last of each hive
   hive     takes the callbacks of workers, counts and prints them
+  hub      serves folders as the Hugging Face hub does, with faults on request
   demo     the main job on loopback: a queen, the real hive, a worker, from spawn to cascade
 
 Options:
@@ -85,6 +87,23 @@ Options:
   -h, --help      this
 ";
 
+const HUB_HELP: &str = "\
+A hub: serves each folder DIR/org/repo as the repository org/repo, for HF_ENDPOINT
+
+Usage: rbee-mock hub DIR [OPTIONS]
+
+Options:
+  --bind ADDR    address to bind (default 127.0.0.1:8700); its CDN takes a free port beside it
+  --token TOKEN  repositories are private, and this opens them (default: they are public)
+  --rate BYTES   so many bytes of a file a second on each connection (default: all it can)
+  --page N       entries on a page of a repository's tree (default 1000)
+  --fault FAULT  repeatable; see below
+  -h, --help     this
+
+It reads everything once for its digests, then prints where it listens, and a line of each request.
+
+";
+
 const DEMO_HELP: &str = "\
 The main job on loopback: a queen, the real hive, a worker, from spawn to cascade
 
@@ -136,6 +155,7 @@ pub fn main() -> ExitCode {
         "worker" => worker_from(args, Environment::read()).map(|asked| asked.run(run_worker)),
         "queen" => queen_from(args).map(|asked| asked.run(run_queen)),
         "hive" => hive_from(args).map(|asked| asked.run(run_hive)),
+        "hub" => hub_from(args).map(|asked| asked.run(run_hub)),
         "demo" => demo_from(args).map(|asked| asked.run(run_demo)),
         "sleep" => sleep_from(args).map(|own_session| ended(worker::leftover::sleep(own_session))),
         other => return usage(format!("no such command: {other:?}"), ""),
@@ -315,6 +335,39 @@ fn post_from(
     Ok(Asked::Run(post))
 }
 
+/// What a hub serves, where, and how.
+struct HubPost {
+    folder: PathBuf,
+    bind: String,
+    options: hub::Options,
+    faults: Vec<hub::FaultRule>,
+}
+
+fn hub_from(mut args: Parser) -> Result<Asked<HubPost>, lexopt::Error> {
+    let (mut folder, mut bind, mut faults) = (None, "127.0.0.1:8700".to_owned(), Vec::new());
+    let mut options = hub::Options { print: true, ..hub::Options::default() };
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Value(dir) if folder.is_none() => folder = Some(PathBuf::from(dir)),
+            Arg::Long("bind") => bind = text(&mut args)?,
+            Arg::Long("token") => options.token = Some(token_of("--token", &text(&mut args)?)?),
+            Arg::Long("rate") => options.rate = Some(at_least_one("rate", args.value()?.parse()?)?),
+            Arg::Long("page") => options.page = at_least_one("page", args.value()?.parse()?)?,
+            Arg::Long("fault") => faults.push(args.value()?.parse()?),
+            Arg::Short('h') | Arg::Long("help") => {
+                return Ok(Asked::Help(format!("{HUB_HELP}{}", hub::FAULTS_HELP)));
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    let folder = folder.ok_or("a folder is needed")?;
+    Ok(Asked::Run(HubPost { folder, bind, options, faults }))
+}
+
+fn at_least_one<T: PartialOrd + From<u8>>(flag: &str, number: T) -> Result<T, lexopt::Error> {
+    if number < T::from(1) { Err(format!("--{flag} is at least 1").into()) } else { Ok(number) }
+}
+
 fn demo_from(mut args: Parser) -> Result<Asked<Option<demo::Engine>>, lexopt::Error> {
     let (mut program, mut model) = (None, None);
     while let Some(arg) = args.next()? {
@@ -369,6 +422,21 @@ fn run_queen(post: Post) -> Ended {
 
 fn run_hive(post: Post) -> Ended {
     until_signal(hive::Hive::start(listen("hive", &post.bind)?, post.token, true))
+}
+
+fn run_hub(post: HubPost) -> Ended {
+    let HubPost { folder, bind, options, faults } = post;
+    let bound = TcpListener::bind(&bind).map_err(|e| format!("cannot listen on {bind:?}: {e}"))?;
+    let access = if options.token.is_some() { Access::Private } else { Access::Public };
+    let hub = Hub::listen(bound, options).map_err(|e| e.to_string())?;
+    for rule in faults {
+        hub.add_rule(rule);
+    }
+    // Before it says that it listens: who reads that may ask at once.
+    hub::folder::serve(&hub, &folder, access)
+        .map_err(|e| format!("cannot serve {}: {e}", folder.display()))?;
+    say(&format!("hub listening on {}\n", hub.url()));
+    until_signal(Ok(hub))
 }
 
 fn run_demo(engine: Option<demo::Engine>) -> Ended {
@@ -442,6 +510,17 @@ mod tests {
         assert!(matches!(demo_of(&[]), Ok(Asked::Run(None))));
         assert!(matches!(demo_of(&["--engine", "e", "--model", "m"]), Ok(Asked::Run(Some(_)))));
         assert!(demo_of(&["--engine", "e"]).is_err() && demo_of(&["--model", "m"]).is_err());
+    }
+
+    #[test]
+    fn a_hub_needs_a_folder_and_takes_faults() {
+        let hub_of = |args: &[&str]| hub_from(Parser::from_args(args.iter().copied()));
+        let args = ["--fault", "cut=9*1@m.gguf", "models", "--rate", "20000000", "--fault", "html"];
+        let Ok(Asked::Run(post)) = hub_of(&args) else { panic!("not taken") };
+        assert_eq!((post.faults.len(), post.options.rate), (2, Some(20_000_000)));
+        for wrong in [&[] as &[&str], &["a", "b"], &["a", "--rate", "0"], &["a", "--fault", "sulk"]] {
+            assert!(hub_of(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -3,15 +3,18 @@
 //! Invariant: what is found lies within the model directory once all links are resolved, and nothing tells
 //! whether a file outside of it exists.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::choose::{self, Shards};
 use super::file::open_regular;
 use super::reference::{FileRef, HubRef, ModelRef, Pick, is_gguf};
-use crate::limits::{REF_BYTES_MAX, SNAPSHOT_DEPTH_MAX, SNAPSHOT_ENTRIES_MAX};
+use crate::limits::{INDEX_BYTES_MAX, REF_BYTES_MAX, SNAPSHOT_DEPTH_MAX, SNAPSHOT_ENTRIES_MAX};
 
 /// A model that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,10 +162,13 @@ fn find_file(model_dir: &Path, file: &FileRef) -> Result<Found, FindError> {
     if file.path().extension().is_some_and(|extension| extension == "safetensors") {
         return Ok(Found { weights: vec![path.clone()], path, format: Format::Safetensors });
     }
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(Missing::File.into());
-    };
-    found_gguf(&root, folder, &choose::shards(name))
+    // Shards are found by their names: behind a link into `blobs` they have none.
+    let named = file.path().file_name().and_then(|name| name.to_str());
+    let shards = choose::shards(named.ok_or(Missing::File)?);
+    if let (Some(folder), 2..) = (file.path().parent(), shards.len()) {
+        return found_gguf(&root, folder, &shards);
+    }
+    Ok(Found { weights: vec![path.clone()], path, format: Format::Gguf })
 }
 
 fn find_hub(model_dir: &Path, hub: &HubRef) -> Result<Found, FindError> {
@@ -195,8 +201,27 @@ fn found_safetensors(root: &Path, snapshot: PathBuf, files: &[String]) -> Result
     if !files.iter().any(|file| file == "config.json") {
         return Err(Missing::Config.into());
     }
+    if let Some(indexed) = indexed(root, &snapshot) {
+        all_there(root, &snapshot, &indexed)?;
+    }
     let weights = weights.iter().map(|file| snapshot.join(file)).collect();
     Ok(Found { path: snapshot, format: Format::Safetensors, weights })
+}
+
+/// The files that the index of split safetensors names; none without one that can be read.
+fn indexed(root: &Path, snapshot: &Path) -> Option<Shards> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let path = resolve_within(root, &snapshot.join("model.safetensors.index.json"))?;
+    let mut json = Vec::new();
+    open_regular(&path).ok()?.take(INDEX_BYTES_MAX).read_to_end(&mut json).ok()?;
+    let Index { weight_map } = serde_json::from_slice(&json).ok()?;
+    let mut files: Shards = weight_map.into_values().filter(|name| !name.contains('/')).collect();
+    files.sort();
+    files.dedup();
+    Some(files)
 }
 
 fn all_there(root: &Path, folder: &Path, files: &Shards) -> Result<(), Missing> {
@@ -387,6 +412,30 @@ mod tests {
         assert_eq!(cache.find("hf:org/tiny"), Err(Missing::Weights.into()));
         cache.add("c.gguf", GGUF);
         assert_eq!(cache.find("hf:org/tiny"), cache.gguf("c.gguf"));
+    }
+
+    #[test]
+    fn safetensors_need_all_files_that_their_index_names() {
+        let cache = Cache::new();
+        let index = br#"{"metadata":{},"weight_map":{"a":"model-00001-of-000002.safetensors","b":"model-b.safetensors"}}"#;
+        cache.add("config.json", b"{}").add("model.safetensors.index.json", index);
+        cache.add("model-00001-of-000002.safetensors", SAFETENSORS);
+        assert_eq!(cache.find("hf:org/tiny"), Err(Missing::Parts { missing: 1, of: 2 }.into()));
+        cache.add("model-00002-of-000002.safetensors", SAFETENSORS);
+        assert_eq!(cache.find("hf:org/tiny"), Err(Missing::Parts { missing: 1, of: 2 }.into()));
+        cache.add("model-b.safetensors", SAFETENSORS);
+        assert!(cache.find("hf:org/tiny").is_ok());
+    }
+
+    #[test]
+    fn shards_that_are_links_are_found_by_their_names() {
+        let cache = Cache::new();
+        cache.add("m-00001-of-00002.gguf", GGUF);
+        let first = cache.snapshot().join("m-00001-of-00002.gguf");
+        let file = format!("file:{}", first.display());
+        assert_eq!(cache.find(&file), Err(Missing::Parts { missing: 1, of: 2 }.into()));
+        cache.add("m-00002-of-00002.gguf", GGUF);
+        assert_eq!(cache.find(&file).map(|found| (found.path, found.weights.len())), Ok((first, 2)));
     }
 
     #[test]

@@ -59,24 +59,44 @@ pub fn safetensors(files: &[String]) -> Shards {
     all.into_iter().collect()
 }
 
-/// All shards of the split file that `path` is one of, the first one first; of any other file itself.
-pub fn shards(path: &str) -> Shards {
-    let Some((base, count, extension)) = split_name(path) else { return vec![path.to_owned()] };
-    (1..=count).map(|index| format!("{base}-{index:05}-of-{count:05}{extension}")).collect()
+/// Whether `path` is a file that safetensors need beside them: configuration, tokenizer, chat template.
+pub fn is_beside_weights(path: &str) -> bool {
+    const ENDINGS: [&str; 5] = [".json", ".txt", ".model", ".tiktoken", ".jinja"];
+    !path.contains('/') && ENDINGS.iter().any(|ending| path.ends_with(ending))
 }
 
-/// `base-00002-of-00003.gguf` as `("base", 3, ".gguf")`.
-fn split_name(path: &str) -> Option<(&str, u32, &str)> {
+/// All shards of the split file that `path` is one of, the first one first; of any other file itself.
+pub fn shards(path: &str) -> Shards {
+    let Some(Split { base, digits, of, count, extension }) = split_name(path) else {
+        return vec![path.to_owned()];
+    };
+    (1..=count).map(|index| format!("{base}-{index:0digits$}-of-{of}{extension}")).collect()
+}
+
+/// The parts of `base-00002-of-000163.gguf`.
+struct Split<'a> {
+    base: &'a str,
+    /// Of a shard's number: 5 here.
+    digits: usize,
+    /// Their count as it is written: `000163`.
+    of: &'a str,
+    count: u32,
+    /// With its dot.
+    extension: &'a str,
+}
+
+fn split_name(path: &str) -> Option<Split<'_>> {
     let (stem, extension) = path.split_at(path.rfind('.')?);
-    let (rest, count) = stem.rsplit_once("-of-")?;
+    let (rest, of) = stem.rsplit_once("-of-")?;
     let (base, index) = rest.rsplit_once('-')?;
+    let digits = index.len();
     let number = |digits: &str| {
-        let plain = digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit());
+        let plain = (5..=9).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
         plain.then(|| digits.parse::<u32>().ok()).flatten()
     };
-    let (index, count) = (number(index)?, number(count)?);
+    let (index, count) = (number(index)?, number(of)?);
     let is_shard = count <= SHARDS_MAX && (1..=count).contains(&index);
-    is_shard.then_some((base, count, extension))
+    is_shard.then_some(Split { base, digits, of, count, extension })
 }
 
 fn file_name(path: &str) -> &str {
@@ -106,7 +126,15 @@ fn quant_of(name: &str) -> Option<String> {
         let is_quant = digits.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
         is_quant || ["F16", "BF16", "F32", "MXFP4"].contains(&word.as_str())
     };
-    name.split(['-', '.']).rfind(looks).map(str::to_owned)
+    if let Some(word) = name.split(['-', '.']).rfind(looks) {
+        return Some(word.to_owned());
+    }
+    // As in `tiny_q4_k_m.gguf`: what follows an underscore, the longest first.
+    let after = |part: &'_ str| -> Option<String> {
+        let ends = part.match_indices('_').map(|(at, _)| &part[at + 1..]);
+        ends.into_iter().find(|end| looks(end)).map(str::to_owned)
+    };
+    name.split(['-', '.']).rev().find_map(after)
 }
 
 #[cfg(test)]
@@ -139,7 +167,16 @@ mod tests {
         assert_eq!(gguf(&all, &quant("q5_0")), Ok(files(&["t_Q5_0.gguf"])));
         assert_eq!(gguf(&all, &quant("UD-Q4_K_XL")), Ok(files(&["u-UD-Q4_K_XL.gguf"])));
         let none = gguf(&all, &quant("Q4_K")).expect_err("only longer words");
-        assert_eq!(none.quants, ["IQ4_0", "Q4_K_M", "Q4_K_XL", "q4_0"]);
+        assert_eq!(none.quants, ["IQ4_0", "Q4_K_M", "Q4_K_XL", "Q5_0", "q4_0"]);
+    }
+
+    #[test]
+    fn a_quantisation_is_listed_as_it_is_asked_for() {
+        let all = files(&["tiny_q4_k_m.gguf", "tiny_q5_1.gguf", "my_model-F16.gguf", "no_word.gguf"]);
+        assert_eq!(quants(&all), ["F16", "q4_k_m", "q5_1"]);
+        for word in quants(&all) {
+            assert!(gguf(&all, &quant(&word)).is_ok(), "{word}");
+        }
     }
 
     #[test]
@@ -149,6 +186,8 @@ mod tests {
             ["q/m-Q8_0-00001-of-00003.gguf", "q/m-Q8_0-00002-of-00003.gguf", "q/m-Q8_0-00003-of-00003.gguf"];
         assert_eq!(gguf(&all, &Pick::Any).expect("there is one"), expected);
         assert_eq!(gguf(&all, &Pick::File(all[1].clone())).expect("it is there"), expected);
+        let three = |name: &str| (1..=3).map(|n| name.replace('1', &n.to_string())).collect::<Vec<_>>();
+        assert_eq!(shards("m-00001-of-000003.safetensors"), three("m-00001-of-000003.safetensors"));
         for whole in ["m-1-of-2.gguf", "m-00003-of-00002.gguf", "m-00000-of-00002.gguf", "-of-.gguf", "m"] {
             assert_eq!(shards(whole), [whole]);
         }

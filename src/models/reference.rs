@@ -68,6 +68,11 @@ impl HubRef {
         self.revision.as_deref().unwrap_or("main")
     }
 
+    /// Branch, tag or commit, if one is given.
+    pub fn given_revision(&self) -> Option<&str> {
+        self.revision.as_deref()
+    }
+
     /// The same repository and revision with something else meant in it.
     #[must_use]
     pub fn with_pick(&self, pick: Pick) -> Self {

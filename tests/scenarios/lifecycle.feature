@@ -222,3 +222,43 @@ Feature: The life of a worker
     And its launch fails
     Then it is gone
     And its exit reason is stopped
+
+  Scenario: A worker whose model is missing waits for it, and goes on by itself
+    Given a hive with a ready timeout of 5 seconds
+    When a worker is spawned whose model is missing
+    Then it is spawning
+    And its phase is provisioning
+    When 3600 seconds pass
+    Then its phase is provisioning
+    When another download ends
+    Then its phase is provisioning
+    When its model is there
+    Then its phase is launching
+    When it is launched and says ready
+    Then it is ready
+
+  Scenario: A download that fails ends the worker with its reason
+    Given a hive
+    When a worker is spawned whose model is missing
+    And its download fails
+    Then it is gone
+    And its exit reason is download_failed
+    And its exit message is the hub is away
+
+  Scenario: A worker that is stopped does not wait for its model any more
+    Given a hive
+    When a worker is spawned whose model is missing
+    And it is stopped
+    Then its download is forsaken
+    And it is gone
+    And its exit reason is stopped
+    When its model is there
+    Then it is gone
+
+  Scenario: The cascade ends those who wait for their model
+    Given a hive
+    When a worker is spawned whose model is missing
+    And the hive is told to stop
+    Then its download is forsaken
+    And it is gone
+    And the hive ends

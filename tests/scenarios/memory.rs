@@ -1,20 +1,22 @@
 //! Scenarios against the fleet: time is a number, and effects are what was asked for.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rbee_hive::api::{ReportedHealth, ReportedState};
 use rbee_hive::capacity::ledger::{Choice, Ledger, Need, Rules};
 use rbee_hive::devices::{Cpu, Picture};
-use rbee_hive::id::{Backend, Device, Entropy, Pgid, Run, WorkerId};
+use rbee_hive::id::{Backend, Device, DownloadId, Entropy, Pgid, Run, WorkerId};
 use rbee_hive::kinds::{Busy, Kind, Probe, Protocol};
 use rbee_hive::lifecycle::event::{
     DiskJob, Effect, Event, ExitStatus, LaunchError, Order, Plan, Probed, Signal, Usage, WorkerJob,
 };
 use rbee_hive::lifecycle::fleet::{Beat, View};
 use rbee_hive::lifecycle::{Fleet, Policy};
+use rbee_hive::models::remote::{Digest, RemoteFile, Revision};
+use rbee_hive::models::{ModelRef, Selection};
 
 use super::{World, seconds};
 
@@ -108,6 +110,19 @@ impl Memory {
         self.perform(effects);
     }
 
+    fn admit(&mut self, order: Order) {
+        let now = self.now;
+        let (answer, effects) = self.fleet().spawn(order, None, now, &mut |_| true);
+        let view = answer.expect("there is room").view;
+        (self.id, self.first_port) = (Some(view.id), view.port);
+        self.perform(effects);
+    }
+
+    fn fetched(&mut self, download: DownloadId, result: Result<(), String>) {
+        let id = self.id();
+        self.on(Event::Fetched { id, download, result });
+    }
+
     fn native(&mut self) -> bool {
         self.view().plan.kind.protocol == Protocol::Native
     }
@@ -148,11 +163,7 @@ impl World for Memory {
     }
 
     fn spawn(&mut self, probed: bool) {
-        let now = self.now;
-        let (answer, effects) = self.fleet().spawn(order(probed), None, now, &mut |_| true);
-        let view = answer.expect("there is room").view;
-        (self.id, self.first_port) = (Some(view.id), view.port);
-        self.perform(effects);
+        self.admit(order(probed));
     }
 
     fn launched(&mut self) {
@@ -215,6 +226,22 @@ impl World for Memory {
                         .iter()
                         .any(|effect| matches!(effect, Effect::Worker(WorkerJob::AskToExit { .. })))
                 );
+            }
+            "a worker is spawned whose model is missing" => {
+                self.admit(Order { fetch: Some(missing()), ..order(false) });
+                let id = self.id();
+                let fetch = Effect::Fetch { id, selection: missing() };
+                assert_eq!(std::mem::take(&mut self.effects), [fetch]);
+            }
+            "its model is there" => self.fetched(missing().id(), Ok(())),
+            "its download fails" => self.fetched(missing().id(), Err("the hub is away".to_owned())),
+            "another download ends" => {
+                let another = DownloadId::parse("d-0000000000000000").expect("a good name");
+                self.fetched(another, Ok(()));
+            }
+            "its download is forsaken" => {
+                let forsaken = Effect::Forsake { id: self.id(), download: missing().id() };
+                assert!(self.effects.contains(&forsaken), "{:?}", self.effects);
             }
             "its process is gone" => self.dies(ExitStatus::Signal(9)),
             "it sends a heartbeat" => self.beat(None),
@@ -308,6 +335,7 @@ impl World for Memory {
             "health" => view.health.map(|health| format!("{health:?}").to_lowercase()),
             "restart count" => Some(view.restarts.to_string()),
             "exit reason" => end.map(|end| end.reason.as_str().to_owned()),
+            "exit message" => end.and_then(|end| end.message),
             "exit code" => end.and_then(|end| end.status).map(|status| match status {
                 ExitStatus::Code(code) => code.to_string(),
                 ExitStatus::Signal(_) => "none".to_owned(),
@@ -359,7 +387,15 @@ fn order(probed: bool) -> Order {
     };
     let need = Need { bytes: 1 << 30, breakdown: None };
     let choices = vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need }];
-    Order { plan, choices, make_room: false }
+    Order { plan, choices, make_room: false, fetch: None }
+}
+
+/// What is to be fetched for a worker whose model is missing.
+fn missing() -> Arc<Selection> {
+    let Ok(ModelRef::Hub(hub)) = "hf:org/tiny".parse() else { panic!("a good reference") };
+    let file = RemoteFile { path: "m.gguf".to_owned(), bytes: 1 << 30, digest: Digest::Sha256([7; 32]) };
+    let revision = Revision { commit: "c0ffee".to_owned(), files: vec![file] };
+    Arc::new(Selection::new(Path::new("/models"), &hub, &revision).expect("it is there"))
 }
 
 /// A machine with 16 GiB and no GPU.

@@ -77,9 +77,13 @@ impl Builder {
     }
 
     pub fn start(self) -> Hive {
-        let folder = tempfile::tempdir().unwrap();
+        let ports = port_range(self.ports);
+        self.start_in(tempfile::tempdir().unwrap(), ports)
+    }
+
+    fn start_in(self, folder: TempDir, (first, last): (u16, u16)) -> Hive {
         let models = folder.path().join("models");
-        std::fs::create_dir(&models).unwrap();
+        std::fs::create_dir_all(&models).unwrap();
         gguf::TINY.write(&models.join("tiny.gguf"));
         let native = json!({"kind": "mock", "protocol": "native", "program": MOCK,
             "args": ["worker", "--slots", "{parallel}"], "backends": ["cpu"],
@@ -90,11 +94,12 @@ impl Builder {
             "args_allow": ["--load-ms"],
             "probe": {"path": "/health", "interval": "50ms", "timeout": "500ms",
                       "busy": {"path": "/slots", "count": "is_processing"}}});
-        let (first, last) = port_range(self.ports);
         let mut command = Command::new(HIVE);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", folder.path());
         // The GPUs of this machine are none of a test's business.
         command.env("RBEE_HIVE_NVML_LIBRARY", "/nowhere").env("RBEE_HIVE_NVIDIA_SMI", "/nowhere");
+        // Nor is the hub, unless a test stands in for it.
+        command.env("HF_HUB_OFFLINE", "1");
         command.args(["serve", "--bind", "127.0.0.1:0", "--hive-id", "test"]);
         command.args(["--worker-ports", &format!("{first}-{last}")]);
         command.arg("--data-dir").arg(folder.path().join("data")).arg("--model-dir").arg(&models);
@@ -368,6 +373,13 @@ impl Hive {
         self.wait(id, state, |worker| worker["state"] == state)
     }
 
+    /// Waits for its end, and starts the next one in its place.
+    pub fn restart(mut self, builder: Builder) -> Self {
+        self.wait_exit();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        builder.start_in(folder, (*self.ports.start(), *self.ports.end()))
+    }
+
     pub fn signal(&self, signal: i32) {
         kill(self.pid(), signal);
     }
@@ -479,6 +491,14 @@ pub fn descendants_of(folder: &Path) -> Vec<u32> {
         }
     }
     found
+}
+
+/// Builds a shared library from a file of this folder.
+pub fn build_library(source: &str, library: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(source);
+    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    cc.args(["-Wall", "-O1", "-shared", "-fPIC", "-o"]).arg(library).arg(source).arg("-ldl");
+    assert!(cc.status().expect("a C compiler").success());
 }
 
 /// Waits until `done`, or fails.

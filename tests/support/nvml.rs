@@ -1,7 +1,6 @@
 //! A stand-in for NVIDIA's library, built from `nvml_stub.c`, which says what it understands.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -17,13 +16,7 @@ impl Nvml {
         static BUILT: OnceLock<TempDir> = OnceLock::new();
         let built = BUILT.get_or_init(|| {
             let dir = tempfile::tempdir().unwrap();
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/nvml_stub.c");
-            let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
-            cc.args(["-Wall", "-O1", "-shared", "-fPIC", "-o"])
-                .arg(dir.path().join("lib.so"))
-                .arg(source)
-                .arg("-ldl");
-            assert!(cc.status().expect("a C compiler").success());
+            super::build_library("nvml_stub.c", &dir.path().join("lib.so"));
             dir
         });
         let nvml = Self { dir: tempfile::tempdir().unwrap() };

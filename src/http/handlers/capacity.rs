@@ -1,6 +1,7 @@
 //! `GET /v1/capacity`, and what spawn says where nothing fits.
 
 use std::cmp::Reverse;
+use std::time::Instant;
 
 use crate::api::{
     self, AVAILABLE_HEADER as AVAILABLE, CapacityAnswer, DEVICE_HEADER as DEVICE,
@@ -15,6 +16,7 @@ use crate::models::cache;
 use crate::models::reference::{ModelRef, Pick};
 
 use super::arguments::Arguments;
+use super::locate::{Halt, Located};
 use super::weigh::{Weighed, estimated, offered, weigh};
 use super::wish::Wish;
 use super::{Api, no_answer};
@@ -24,9 +26,9 @@ const NAMES: [&str; 8] =
     ["model", "device", "backend", "kind", "ctx", "parallel", "memory_bytes", "make_room"];
 
 /// 204 if a worker as asked for in `query` would be admitted now.
-pub(super) fn capacity(api: &Api, query: &str) -> Result<Answer, ApiError> {
+pub(super) fn capacity(api: &Api, query: &str, online: Option<Instant>) -> Result<Answer, Halt> {
     let wish = Wish::read(&Arguments::from_query(query, &NAMES)?, "model")?;
-    let weighed = weigh(api, &wish)?;
+    let weighed = weigh(api, &wish, online)?;
     let placed = api
         .inbox
         .place(weighed.choices.clone(), wish.make_room)
@@ -182,7 +184,7 @@ fn smaller(
         .filter_map(|quant| {
             let reference = hub.with_pick(Pick::Quant(quant));
             let found = cache::find(&api.model_dir, &ModelRef::Hub(reference.clone())).ok()?;
-            let other = estimated(api, wish, &weighed.kind, &found).ok()?;
+            let other = estimated(api, wish, &weighed.kind, &Located::Here(found)).ok()?;
             let need = other.need(weighed.ctx, refused.backend, refused.devices.len());
             (need.bytes <= available).then(|| (reference.to_string(), need))
         })

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use crossbeam_channel::Sender;
 use log::{debug, warn};
 
 use crate::api::{API_VERSION, Health, HealthStatus, HiveStatus, ShutdownResponse};
@@ -21,15 +22,23 @@ use crate::id::{Token, WorkerId};
 use crate::kinds::Kinds;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{Inbox, NoAnswer};
-use crate::limits::REPLY_WAIT;
+use crate::limits::{HUB_ANSWER_MAX, REPLY_WAIT};
 use crate::models::cache;
+use crate::models::catalog::Catalog;
+use crate::models::downloads::Downloads;
+use crate::models::hub::Hub;
+use crate::net::Cut;
 use crate::process::follow::Followers;
 use crate::process::log::Logs;
 
 use arguments::{Arguments, wrong};
+use locate::Halt;
 
 mod arguments;
 mod capacity;
+pub mod downloads;
+mod locate;
+mod models;
 mod spawn;
 mod weigh;
 mod wish;
@@ -47,6 +56,16 @@ pub struct Api {
     pub kinds: Arc<Kinds>,
     /// The model cache.
     pub model_dir: PathBuf,
+    /// What is in it.
+    pub catalog: Catalog,
+    /// Where models are fetched from.
+    pub hub: Hub,
+    /// What ends questions to the hub.
+    pub(crate) hub_cut: Cut,
+    /// Takes requests that have to ask the hub.
+    pub hub_desk: Sender<Option<(Request, Ticket)>>,
+    /// What fetches models.
+    pub downloads: Downloads,
     /// What reads the headers of models, and remembers them.
     pub inspector: Inspector,
     /// What looks at the devices.
@@ -94,19 +113,34 @@ impl Api {
         }
     }
 
-    fn change(&self, route: Route, who: &Who, request: &Request) -> Result<Reply, ApiError> {
+    /// `online`: this thread may wait for the hub until then.
+    fn change(
+        &self,
+        route: Route,
+        who: &Who,
+        request: &Request,
+        online: Option<Instant>,
+    ) -> Result<Reply, Halt> {
         let answer = match route {
             Route::Devices => self.devices(),
-            Route::Capacity { query } => capacity::capacity(self, &query)?,
-            Route::Spawn => spawn::spawn(self, request)?,
+            Route::Capacity { query } => capacity::capacity(self, &query, online)?,
+            Route::Spawn => spawn::spawn(self, request, online)?,
+            Route::Download => downloads::begin(self, request, online)?,
+            Route::Progress { query } => {
+                let seen = request.head.header("Last-Event-ID").and_then(|id| id.parse().ok());
+                return Ok(Reply::Stream(downloads::progress(self, &query, seen)?));
+            }
+            Route::CancelDownload { query } => downloads::cancel(self, &query)?,
+            Route::Models => models::list(self),
+            Route::DeleteModel { query } => models::delete(self, &query)?,
             Route::Ready => workers::ready(self, who, request)?,
             Route::Heartbeat => workers::heartbeat(self, who, request)?,
             Route::Stop { id, force } => workers::stop(self, id, force)?,
             Route::Logs { id, tail, follow: false } => workers::log_tail(self, &id, tail)?,
-            Route::Logs { id, tail, follow: true } => return self.follow(id, tail).map(Reply::Stream),
+            Route::Logs { id, tail, follow: true } => return Ok(Reply::Stream(self.follow(id, tail)?)),
             Route::Shutdown => self.shutdown(request)?,
             Route::Health | Route::List | Route::Worker(_) | Route::Events => {
-                return Err(ApiError::new(Code::Internal, "a read was handed to a request thread"));
+                return Err(ApiError::new(Code::Internal, "a read was handed to a request thread").into());
             }
         };
         Ok(Reply::Answer(answer))
@@ -176,11 +210,34 @@ impl Service for Api {
     }
 
     fn on_thread(&self, request: Request, ticket: Ticket) {
+        self.respond(request, ticket, None);
+    }
+}
+
+impl Api {
+    /// Answers what has to ask the hub, on a thread that may wait for it.
+    pub fn on_hub_thread(&self, request: Request, ticket: Ticket) {
+        self.respond(request, ticket, Some(Instant::now() + HUB_ANSWER_MAX));
+    }
+
+    fn respond(&self, request: Request, ticket: Ticket, online: Option<Instant>) {
         let (began, cid) = (Instant::now(), request.head.correlation);
         let method = request.head.method.clone();
         let (name, reply) = match self.admit(&request.head) {
-            Ok((route, who)) => (name(&route), self.change(route, &who, &request)),
-            Err(error) => ("refused", Err(error)),
+            Ok((route, who)) => (name(&route), self.change(route, &who, &request, online)),
+            Err(error) => ("refused", Err(error.into())),
+        };
+        let reply = match reply {
+            Ok(reply) => Ok(reply),
+            Err(Halt::Refused(error)) => Err(error),
+            Err(Halt::AskHub) => {
+                if let Err(error) = self.hub_desk.try_send(Some((request, ticket))) {
+                    let Some((_, ticket)) = error.into_inner() else { return };
+                    let error = ApiError::new(Code::Overloaded, "too many requests wait for the hub");
+                    ticket.error(error.with_header("Retry-After", "1"));
+                }
+                return;
+            }
         };
         let status = match &reply {
             Ok(Reply::Answer(answer)) => answer.status,
@@ -246,6 +303,11 @@ fn name(route: &Route) -> &'static str {
         Route::Logs { .. } => "logs",
         Route::Heartbeat => "heartbeat",
         Route::Events => "events",
+        Route::Download => "download",
+        Route::Progress { .. } => "progress",
+        Route::CancelDownload { .. } => "cancel_download",
+        Route::Models => "models",
+        Route::DeleteModel { .. } => "delete_model",
         Route::Shutdown => "shutdown",
     }
 }

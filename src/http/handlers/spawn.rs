@@ -1,6 +1,7 @@
 //! `POST /v1/workers/spawn`: state, arguments, kind, device, model, in this order; then the supervisor.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use log::info;
 
@@ -14,13 +15,14 @@ use crate::lifecycle::fleet::{AdmitError, View};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 
 use super::arguments::{Arguments, wrong};
+use super::locate::{Halt, no_space};
 use super::weigh::{Weighed, weigh};
 use super::wish::Wish;
 use super::{Api, capacity, no_answer, shutting_down};
 
-pub(super) fn spawn(api: &Api, request: &Request) -> Result<Answer, ApiError> {
+pub(super) fn spawn(api: &Api, request: &Request, online: Option<Instant>) -> Result<Answer, Halt> {
     if api.picture.snapshot().status != HiveStatus::Ready {
-        return Err(shutting_down());
+        return Err(shutting_down().into());
     }
     let key = idempotency_key(request)?;
     if let Some(key) = &key
@@ -28,7 +30,7 @@ pub(super) fn spawn(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     {
         return Ok(accepted(api, view));
     }
-    let (order, wish, weighed) = order(api, &Arguments::parse(&request.body)?)?;
+    let (order, wish, weighed) = order(api, &Arguments::parse(&request.body)?, online)?;
     let admitted = api.inbox.spawn(order, key).map_err(no_answer)?.map_err(|error| match error {
         AdmitError::NoRoom(refused) => capacity::refusal(api, &wish, &weighed, refused),
         other => refusal(&other),
@@ -64,17 +66,21 @@ fn idempotency_key(request: &Request) -> Result<Option<String>, ApiError> {
 }
 
 /// Checks the arguments, then finds kind, device and model, in this order.
-fn order(api: &Api, arguments: &Arguments) -> Result<(Order, Wish, Weighed), ApiError> {
+fn order(api: &Api, arguments: &Arguments, online: Option<Instant>) -> Result<(Order, Wish, Weighed), Halt> {
     let wish = Wish::read(arguments, "model_ref")?;
     let (first, last) = (*api.worker_ports.start(), *api.worker_ports.end());
     let port_hint = arguments.number("port_hint", first..=last)?;
     let pinned = arguments.flag("pinned")?.unwrap_or(false);
-    let weighed = weigh(api, &wish)?;
+    let weighed = weigh(api, &wish, online)?;
+    let fetch = weighed.model.selection().cloned();
+    if let Some(selection) = &fetch {
+        api.downloads.check_disk(selection).map_err(no_space)?;
+    }
     let refused = |refused: allow::Refused| ApiError::argument(refused.field, refused.message);
     let plan = Plan {
         kind: Arc::clone(&weighed.kind),
         model_ref: wish.model_ref.to_string(),
-        model_path: weighed.found.path.clone(),
+        model_path: weighed.model.path().to_owned(),
         ctx: weighed.ctx,
         parallel: wish.parallel,
         port_hint,
@@ -82,7 +88,7 @@ fn order(api: &Api, arguments: &Arguments) -> Result<(Order, Wish, Weighed), Api
         extra_args: allow::extra_args(&weighed.kind, &wish.extra_args).map_err(refused)?,
         pinned,
     };
-    let order = Order { plan, choices: weighed.choices.clone(), make_room: wish.make_room };
+    let order = Order { plan, choices: weighed.choices.clone(), make_room: wish.make_room, fetch };
     Ok((order, wish, weighed))
 }
 

@@ -1,6 +1,7 @@
 //! From a wish to the places where it may go and what it takes there: one truth for spawn and capacity.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -11,10 +12,11 @@ use crate::devices::Picture;
 use crate::http::{ApiError, Code};
 use crate::id::{Backend, Device};
 use crate::kinds::{Kind, allow, find_program};
-use crate::models::cache::{self, FindError, Format, Found};
+use crate::models::cache::Format;
 
 use super::Api;
 use super::arguments::wrong;
+use super::locate::{Halt, Located, inspect, locate};
 use super::wish::Wish;
 
 /// Context tokens if none are asked for, unless the model was trained for fewer.
@@ -38,7 +40,7 @@ const UNCOUNTED: [&str; 10] = [
 /// A wish, weighed.
 pub(super) struct Weighed {
     pub kind: Arc<Kind>,
-    pub found: Found,
+    pub model: Located,
     pub ctx: u32,
     /// At least one.
     pub choices: Vec<Choice>,
@@ -57,7 +59,7 @@ pub(super) struct Estimated {
 /// # Errors
 /// 404 for a kind, device or model that is not there; 400 for what does not go together; 409 for a kind
 /// without its program; 422 for a file that is no model, unless the memory is given.
-pub(super) fn weigh(api: &Api, wish: &Wish) -> Result<Weighed, ApiError> {
+pub(super) fn weigh(api: &Api, wish: &Wish, online: Option<Instant>) -> Result<Weighed, Halt> {
     let named = wish.kind.as_deref().map(|name| named_kind(api, name)).transpose()?;
     if let Some(kind) = &named {
         allowed(wish, kind)?;
@@ -68,20 +70,20 @@ pub(super) fn weigh(api: &Api, wish: &Wish) -> Result<Weighed, ApiError> {
     if let Some(devices) = &wish.devices
         && !devices.iter().all(|device| offered.iter().any(|(there, _)| there == device))
     {
-        return Err(no_device(&offered));
+        return Err(no_device(&offered).into());
     }
-    let found = cache::find(&api.model_dir, &wish.model_ref).map_err(not_found)?;
+    let model = locate(api, &wish.model_ref, online)?;
     let kind = match named {
         Some(kind) => kind,
-        None => kind_for(api, found.format)?,
+        None => kind_for(api, model.format())?,
     };
     allowed(wish, &kind)?;
     let places = places(wish, &kind, &offered, lone)?;
     // Where the memory is given, a file that cannot be read is none of our business.
     let (estimated, trained) = match wish.memory_bytes {
-        Some(_) => (None, api.inspector.inspect(&found).ok().and_then(|model| model.trained_ctx())),
+        Some(_) => (None, inspect(api, &model).ok().and_then(|model| model.trained_ctx())),
         None => {
-            let estimated = estimated(api, wish, &kind, &found)?;
+            let estimated = estimated(api, wish, &kind, &model)?;
             let trained = estimated.model.trained_ctx();
             (Some(estimated), trained)
         }
@@ -97,7 +99,7 @@ pub(super) fn weigh(api: &Api, wish: &Wish) -> Result<Weighed, ApiError> {
             Choice { backend, devices, need }
         })
         .collect();
-    Ok(Weighed { kind, found, ctx, choices, estimated })
+    Ok(Weighed { kind, model, ctx, choices, estimated })
 }
 
 impl Estimated {
@@ -134,10 +136,13 @@ fn device_count(devices: usize) -> u32 {
 }
 
 /// How the engine will run the model, by the kind's own arguments and those of the wish.
-pub(super) fn estimated(api: &Api, wish: &Wish, kind: &Kind, found: &Found) -> Result<Estimated, ApiError> {
-    let model = api.inspector.inspect(found).map_err(|fault| {
-        ApiError::new(Code::ModelInvalid, format!("{fault}; memory_bytes takes the place of the estimate"))
-    })?;
+pub(super) fn estimated(
+    api: &Api,
+    wish: &Wish,
+    kind: &Kind,
+    located: &Located,
+) -> Result<Estimated, ApiError> {
+    let model = inspect(api, located)?;
     let ctx = wish.ctx.unwrap_or(CTX_DEFAULT);
     let own: Vec<String> = kind.args.iter().map(|arg| arg.known(ctx, wish.parallel)).collect();
     let args = own.iter().chain(&wish.extra_args).map(String::as_str);
@@ -252,11 +257,4 @@ fn not_installed(kind: &str) -> ApiError {
     let message =
         format!("the program of the kind {kind} is not on this machine; install it or name it by --worker");
     ApiError::new(Code::KindNotInstalled, message).with_details(json!({ "kind": kind }))
-}
-
-fn not_found(error: FindError) -> ApiError {
-    match error {
-        FindError::Missing(missing) => ApiError::new(Code::ModelNotFound, missing.to_string()),
-        FindError::Unlisted(_) => ApiError::new(Code::ModelInvalid, error.to_string()),
-    }
 }

@@ -18,6 +18,7 @@ use crate::lifecycle::fleet::{AdmitError, AskError, Beat, Effects, Fleet, View};
 
 use super::{Act, Seeded};
 
+mod fetches;
 mod memory;
 
 const PORTS: RangeInclusive<u16> = 9000..=9007;
@@ -73,6 +74,7 @@ pub(super) struct World {
     stop_asked: BTreeMap<WorkerId, Instant>,
     keys: BTreeMap<u8, (WorkerId, Instant)>,
     old_runs: BTreeMap<WorkerId, Run>,
+    fetches: fetches::Fetches,
     next_pgid: u32,
 }
 
@@ -98,6 +100,7 @@ impl World {
             stop_asked: BTreeMap::new(),
             keys: BTreeMap::new(),
             old_runs: BTreeMap::new(),
+            fetches: fetches::Fetches::default(),
             next_pgid: 100,
         }
     }
@@ -262,6 +265,7 @@ impl World {
                 let late = if taken { u64::from(proc.manners >> 6) * 1300 } else { 0 };
                 proc.returned_at = Some(self.now + Duration::from_millis(late));
             }
+            self.fetch_told(&event);
             let effects = self.fleet.on(event, self.now);
             self.perform(effects)?;
             self.check()?;
@@ -393,6 +397,8 @@ impl World {
     fn perform(&mut self, effects: Effects) -> Result<(), String> {
         for effect in effects {
             match effect {
+                Effect::Fetch { id, selection } => self.fetch(id, &selection)?,
+                Effect::Forsake { id, .. } => self.forsake(&id)?,
                 Effect::Disk(DiskJob::Launch(job)) => self.launch(job)?,
                 Effect::LookAtDevices => {
                     let picture = self.picture();
@@ -451,6 +457,7 @@ impl World {
         let LaunchJob { id, run, port, placement, .. } = job;
         let promise = memory::promise(&placement);
         self.check_room(&id, promise)?;
+        self.check_fetched(&id)?;
         let key = (id.clone(), run);
         expect(!self.procs.contains_key(&key), || format!("{id} run {run} was launched twice"))?;
         let others = self.fleet.views().filter(|view| view.port == port && view.id != id).count();
@@ -531,7 +538,7 @@ impl World {
 pub(in crate::lifecycle) fn order(probed: bool, port_hint: Option<u16>) -> Order {
     let need = Need { bytes: 0, breakdown: None };
     let choices = vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need }];
-    Order { plan: plan(probed, port_hint), choices, make_room: false }
+    Order { plan: plan(probed, port_hint), choices, make_room: false, fetch: None }
 }
 
 /// A ledger for a machine with a GPU.

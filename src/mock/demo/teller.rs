@@ -76,6 +76,7 @@ pub fn quoted(text: &str) -> String {
 pub fn worker(worker: &Worker) -> String {
     let mut line = format!("{} {}", worker.worker_id, worker.state.as_str());
     match worker.phase {
+        Some(Phase::Provisioning) => line.push_str(", provisioning"),
         Some(Phase::Launching) => line.push_str(", launching"),
         Some(Phase::Loading) => line.push_str(", loading"),
         Some(Phase::Backoff) => line.push_str(", backoff"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::fetches::fetch;
 use super::{World, expect};
 use crate::capacity::ledger::{Choice, Need, Placement};
 use crate::devices::{Cpu, Driver, Gpu, Picture};
@@ -61,6 +62,7 @@ pub(super) fn order(plan: Plan, dice: u8) -> Order {
         plan: Plan { pinned: dice.is_multiple_of(5), ..plan },
         choices,
         make_room: !dice.is_multiple_of(3),
+        fetch: fetch(dice.rotate_left(5)),
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, write};
 
-/// Every wait of the relay ends here: a name, a connect, a handshake, a request and its answer all have
-/// one deadline together, and [`Deadline::cut`] reaches each of them.
+/// Every wait for a peer ends here: a name, a connect, a handshake, a request and its answer all have one
+/// deadline together, and [`Deadline::cut`] reaches each of them.
 #[derive(Debug)]
 pub struct Deadline {
     /// Readable from the cut on.
@@ -19,10 +19,12 @@ pub struct Deadline {
 
 #[derive(Debug, Clone, Copy)]
 struct Times {
-    /// The end of the present post.
-    post: Instant,
+    /// The end of the present exchange.
+    exchange: Instant,
     /// What ends it sooner.
     cut: Option<Instant>,
+    /// What ends all of them.
+    limit: Option<Instant>,
 }
 
 impl Deadline {
@@ -32,18 +34,23 @@ impl Deadline {
     /// If the process has no descriptor to spare.
     pub fn new() -> io::Result<Self> {
         let woken = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { woken, times: Mutex::new(Times { post: Instant::now(), cut: None }) })
+        Ok(Self { woken, times: Mutex::new(Times { exchange: Instant::now(), cut: None, limit: None }) })
     }
 
-    /// A post begins that may take `all`; less if it is cut, or has been.
+    /// An exchange begins that may take `all`; less if it is cut, or has been.
     pub fn begin(&self, all: Duration) {
-        self.times().post = Instant::now() + all;
+        self.times().exchange = Instant::now() + all;
     }
 
     /// The last word begins: it has `all`, whatever was cut before it.
     pub fn begin_last(&self, all: Duration) {
         let end = Instant::now() + all;
-        *self.times() = Times { post: end, cut: Some(end) };
+        *self.times() = Times { exchange: end, cut: Some(end), limit: None };
+    }
+
+    /// All exchanges together end at `end`.
+    pub fn limit(&self, end: Instant) {
+        self.times().limit = Some(end);
     }
 
     /// What is under way, and what begins after it, has `left` and no more. The first cut counts.
@@ -61,8 +68,8 @@ impl Deadline {
     pub fn wait(&self, fd: impl AsFd, events: PollFlags, share: u32) -> io::Result<()> {
         let began = Instant::now();
         loop {
-            let Times { post, cut } = *self.times();
-            let end = cut.map_or(post, |cut| cut.min(post));
+            let Times { exchange, cut, limit } = *self.times();
+            let end = [cut, limit].into_iter().flatten().fold(exchange, Instant::min);
             let end = began + end.saturating_duration_since(began) / share;
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {

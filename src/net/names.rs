@@ -1,4 +1,4 @@
-//! The queen's name and its addresses.
+//! Names of hosts and their addresses.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
@@ -15,7 +15,7 @@ use ureq::unversioned::transport::NextTimeout;
 use super::deadline::Deadline;
 use crate::limits;
 
-/// Turns the queen's name into addresses.
+/// Turns a host's name into addresses.
 ///
 /// `localhost` and addresses are known without asking anybody. Any other name is looked up on a thread of
 /// its own, for the system's resolver can neither be given a time nor be stopped. At most one such thread
@@ -55,7 +55,8 @@ impl Names {
         self.deadline.wait(&lookup.done, PollFlags::IN, 1)?;
         let answer = lookup.answer.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
         *under_way = None;
-        answer?
+        // The system tells only in words why a name has no address.
+        answer?.map_err(|_| io::ErrorKind::HostUnreachable.into())
     }
 }
 
@@ -64,7 +65,7 @@ impl Lookup {
         let (answered, answer) = bounded(1);
         let done = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let lookup = Self { name: name.clone(), answer, done: Arc::clone(&done) };
-        std::thread::Builder::new().name("relay-dns".into()).spawn(move || {
+        std::thread::Builder::new().name("resolver".into()).spawn(move || {
             // Nobody may be left to hear either.
             let _ = answered.send(name.to_socket_addrs().map(Iterator::collect));
             let _ = rustix::io::write(&done, &1_u64.to_ne_bytes());
@@ -89,7 +90,7 @@ impl Resolver for Names {
             return Err(ureq::Error::HostNotFound);
         }
         let mut addrs = self.empty();
-        for addr in found.into_iter().take(limits::RELAY_ADDRS_MAX) {
+        for addr in found.into_iter().take(limits::HOST_ADDRS_MAX) {
             addrs.push(addr);
         }
         Ok(addrs)

@@ -484,6 +484,29 @@ pub const MOCK_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const MOCK_WORK_MAX: Duration = Duration::from_secs(600);
 /// Life of a process that a mock worker leaves behind, if nobody ends it.
 pub const MOCK_LEFTOVER_LIFE: Duration = Duration::from_secs(600);
+/// Calls of a worker under check that wait to be judged; beyond it the newest is not.
+pub const CHECK_CALLS_MAX: usize = 4096;
+/// `rbee-mock hive --check`: any of its times.
+pub const CHECK_TIME: RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(24 * 60 * 60);
+/// Until a worker under check must have said that it is ready, if nobody says.
+pub const CHECK_READY_WITHIN: Duration = Duration::from_secs(60);
+/// From one heartbeat of it to the next, if nobody says: 30 s, and what a slow machine adds.
+pub const CHECK_BEAT_WITHIN: Duration = Duration::from_secs(40);
+/// Until it must have left, if nobody says: a third of the usual `--shutdown-timeout`, after which SIGTERM comes.
+pub const CHECK_LEAVE_WITHIN: Duration = Duration::from_secs(10);
+/// What its children have to end after it; a hive kills them at once.
+pub const CHECK_CHILDREN_WAIT: Duration = Duration::from_secs(1);
+/// Answers to the requests of `--work`, all of them.
+pub const CHECK_WORK_WAIT: Duration = Duration::from_secs(120);
+/// Requests of `--work` at once: that many slots are filled at most.
+pub const CHECK_WORKS_MAX: u32 = 64;
+/// Mistakes that are kept of each sort, and lines of its log that are shown.
+pub const CHECK_SHOWN_MAX: usize = 3;
+/// Characters of such a mistake; of a longer one the beginning.
+pub const CHECK_MISTAKE_CHARS_MAX: usize = 200;
+/// What is read at once of what it wrote.
+pub const CHECK_BLOCK_BYTES: usize = 64 * 1024;
 /// Lines of the fault `flood`: with a hundred bytes each, more than [`LOG_BYTES_MAX`].
 pub const MOCK_FLOOD_LINES: u64 = 150_000;
 /// A file of a mock hub that is longer is a large one, kept in LFS; models are, however short.

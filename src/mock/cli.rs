@@ -14,9 +14,10 @@ use signal_hook::iterator::Signals;
 
 use crate::id::Token;
 use crate::mock::fault::{FAULTS, Faults};
+use crate::mock::hive::check;
 use crate::mock::hub::{self, Access, Hub};
 use crate::mock::{demo, hive, queen, rude, worker};
-use crate::{duration, limits};
+use crate::{duration, limits, sys};
 
 const HELP: &str = "\
 Stand-ins for the rest of the system, for trying and testing rbee-hive
@@ -27,7 +28,8 @@ Commands:
   worker   a worker without a model, with faults on request; also meant where
            --worker-id comes first: rbee-hive serve --worker llm-worker-rbee=<this>
   queen    takes heartbeats, prints them, keeps the last of each hive
-  hive     takes the callbacks of workers, counts and prints them
+  hive     takes the callbacks of workers, counts and prints them; --check tries whether a worker keeps
+           its contract
   hub      serves folders as the Hugging Face hub does, with faults on request
   demo     the main job on loopback: a queen, the real hive, a worker, from spawn to cascade
 
@@ -84,6 +86,7 @@ Usage: rbee-mock hive [OPTIONS]
 Options:
   --bind ADDR     address to bind (default 127.0.0.1:8600)
   --token TOKEN   bearer token that is asked for (default none)
+  --check         starts a worker and tries whether it keeps its contract; see hive --check --help
   -h, --help      this
 ";
 
@@ -312,8 +315,27 @@ fn queen_from(args: Parser) -> Result<Asked<Post>, lexopt::Error> {
     post_from(args, "127.0.0.1:8500", QUEEN_HELP, true)
 }
 
-fn hive_from(args: Parser) -> Result<Asked<Post>, lexopt::Error> {
-    post_from(args, "127.0.0.1:8600", HIVE_HELP, false)
+/// What a hive that only listens is to do.
+enum HivePost {
+    Listen(Post),
+    Check(Box<check::Options>),
+}
+
+fn hive_from(mut args: Parser) -> Result<Asked<HivePost>, lexopt::Error> {
+    let args: Vec<OsString> = args.raw_args()?.collect();
+    let is_check = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--check");
+    let args = Parser::from_args(args);
+    if is_check {
+        let options = check::Options::parse(args)?;
+        return Ok(match options {
+            Some(options) => Asked::Run(HivePost::Check(Box::new(options))),
+            None => Asked::Help(check::HELP.to_owned()),
+        });
+    }
+    Ok(match post_from(args, "127.0.0.1:8600", HIVE_HELP, false)? {
+        Asked::Run(post) => Asked::Run(HivePost::Listen(post)),
+        Asked::Help(text) => Asked::Help(text),
+    })
 }
 
 fn post_from(
@@ -420,8 +442,20 @@ fn run_queen(post: Post) -> Ended {
     until_signal(queen::Queen::start(listener, options))
 }
 
-fn run_hive(post: Post) -> Ended {
+fn run_hive(post: HivePost) -> Ended {
+    let post = match post {
+        HivePost::Listen(post) => post,
+        HivePost::Check(options) => return run_check(&options),
+    };
     until_signal(hive::Hive::start(listen("hive", &post.bind)?, post.token, true))
+}
+
+fn run_check(options: &check::Options) -> Ended {
+    // As a hive begins: a worker gets no descriptor of whoever started this, and leaves its exit status.
+    sys::close_inherited_on_exec().and_then(|()| sys::keep_dead_children()).map_err(|e| e.to_string())?;
+    let report = check::run(options)?;
+    say(&if options.json { format!("{:#}\n", report.json()) } else { report.to_string() });
+    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_hub(post: HubPost) -> Ended {

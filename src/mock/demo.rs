@@ -15,7 +15,7 @@ use crate::thread::Joined;
 
 mod caller;
 mod cast;
-mod gguf;
+pub(super) mod gguf;
 mod sse;
 mod stage;
 mod teller;

@@ -20,6 +20,13 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("hold-port", "leaves a child in its group that holds the listening socket"),
     ("flood[=LINES]", "writes so many lines to its log before it is ready, default 150000"),
     ("unready-health", "answers GET /health with 500"),
+    ("no-state", "says neither state nor slots"),
+    ("never-busy", "says that all slots are free whatever it does"),
+    ("wrong-id", "calls under another worker's name"),
+    ("no-token", "calls without its token"),
+    ("print-token", "writes its token to its log"),
+    ("give-up", "exits with 1 when the hive does not answer 200"),
+    ("open-shutdown", "takes POST /v1/shutdown from anyone"),
 ];
 
 /// The faults of one worker; none by default.
@@ -53,6 +60,20 @@ pub struct Faults {
     pub flood: Option<u64>,
     /// `unready-health`
     pub unready_health: bool,
+    /// `no-state`
+    pub no_state: bool,
+    /// `never-busy`
+    pub never_busy: bool,
+    /// `wrong-id`
+    pub wrong_id: bool,
+    /// `no-token`
+    pub no_token: bool,
+    /// `print-token`
+    pub print_token: bool,
+    /// `give-up`
+    pub give_up: bool,
+    /// `open-shutdown`
+    pub open_shutdown: bool,
 }
 
 impl Faults {
@@ -85,6 +106,13 @@ impl Faults {
             ("daemon", None) => self.daemon = true,
             ("hold-port", None) => self.hold_port = true,
             ("unready-health", None) => self.unready_health = true,
+            ("no-state", None) => self.no_state = true,
+            ("never-busy", None) => self.never_busy = true,
+            ("wrong-id", None) => self.wrong_id = true,
+            ("no-token", None) => self.no_token = true,
+            ("print-token", None) => self.print_token = true,
+            ("give-up", None) => self.give_up = true,
+            ("open-shutdown", None) => self.open_shutdown = true,
             _ => return Err(wrong()),
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! A hive that only listens: it answers the callbacks of workers and remembers them, to test a worker
-//! alone.
+//! alone. [`check`] goes further: it starts one and tries whether it keeps its contract.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,6 +11,8 @@ use crate::http::{Answer, ApiError, Code, Method, Request, Server};
 use crate::id::{Token, WorkerId};
 use crate::limits;
 use crate::mock::desk::{self, Handler, Inbox, Route};
+
+pub mod check;
 
 /// What a worker said.
 #[derive(Debug, Clone, PartialEq, Eq)]

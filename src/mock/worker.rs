@@ -92,6 +92,9 @@ pub fn run(config: Config) -> Result<u8, String> {
         TcpListener::bind((host.as_str(), port)).map_err(|e| format!("cannot listen on port {port}: {e}"))?;
     let addr = listener.local_addr().map_err(system)?;
     leftover::leave(&faults, &listener).map_err(system)?;
+    if let (true, Some(token)) = (faults.print_token, &token) {
+        eprintln!("the token, on request: {}", token.secret());
+    }
     flood(faults.flood.unwrap_or(0));
 
     // Closed at the end, which whoever waits in here notices.
@@ -109,13 +112,14 @@ pub fn run(config: Config) -> Result<u8, String> {
         Served::Deaf { _thread: rude::serve(listener, rude::Manner::Hang).map_err(system)? }
     } else {
         let threads = slots.total() as usize + 1;
-        Served::Well(desk::serve(listener, threads, token.clone(), serving).map_err(system)?)
+        let guard = token.clone().filter(|_| !faults.open_shutdown);
+        Served::Well(desk::serve(listener, threads, guard, serving).map_err(system)?)
     };
     let url = format!("http://{addr}");
     desk::print(&format!("worker listening on {url}"));
     let beats = match protocol {
         Protocol::Native(native) if !faults.never_ready => {
-            let teller = beats::Teller { native, url, token, slots, load, silent: faults.silent };
+            let teller = beats::Teller { native, url, token, slots, load, faults: faults.clone() };
             Some(beats::start(teller, changes, over).map_err(system)?)
         }
         _ => None,

@@ -9,7 +9,7 @@ use crate::limits;
 const HEADERS_MAX: usize = 64;
 
 /// The bytes of a GET.
-pub(super) fn get(to: SocketAddr, path: &str) -> Vec<u8> {
+pub(crate) fn get(to: SocketAddr, path: &str) -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "GET {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: rbee-hive/{version}\r\nAccept: */*\r\n\
@@ -19,7 +19,7 @@ pub(super) fn get(to: SocketAddr, path: &str) -> Vec<u8> {
 }
 
 /// The bytes of a POST of `{}`.
-pub(super) fn post(to: SocketAddr, path: &str, token: &Token) -> Vec<u8> {
+pub(crate) fn post(to: SocketAddr, path: &str, token: &Token) -> Vec<u8> {
     let (version, token) = (env!("CARGO_PKG_VERSION"), token.secret());
     format!(
         "POST {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: rbee-hive/{version}\r\nConnection: close\r\n\
@@ -30,19 +30,19 @@ pub(super) fn post(to: SocketAddr, path: &str, token: &Token) -> Vec<u8> {
 
 /// A worker's answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reply {
-    pub(super) status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     /// Empty if it was not asked for.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Why there is no answer: it is no HTTP, too long, or was cut.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Garbage;
+pub(crate) struct Garbage;
 
 /// Reads one answer, at most [`limits::EXCHANGE_BYTES_MAX`] of it.
 #[derive(Debug)]
-pub(super) struct ReplyReader {
+pub(crate) struct ReplyReader {
     buffer: Vec<u8>,
     /// Where the answer that is being read begins: behind those with 1xx.
     start: usize,
@@ -59,12 +59,12 @@ enum Framing {
 
 impl ReplyReader {
     /// A reader that is done with the head, or one that waits for the body too.
-    pub(super) fn new(wants_body: bool) -> Self {
+    pub(crate) fn new(wants_body: bool) -> Self {
         Self { buffer: Vec::new(), start: 0, wants_body }
     }
 
     /// Takes what came in. `None`: there must be more.
-    pub(super) fn on_bytes(&mut self, bytes: &[u8]) -> Result<Option<Reply>, Garbage> {
+    pub(crate) fn on_bytes(&mut self, bytes: &[u8]) -> Result<Option<Reply>, Garbage> {
         self.buffer.extend_from_slice(bytes);
         match self.read(false)? {
             None if self.buffer.len() > limits::EXCHANGE_BYTES_MAX => Err(Garbage),
@@ -73,7 +73,7 @@ impl ReplyReader {
     }
 
     /// Takes the end of the connection.
-    pub(super) fn on_end(&mut self) -> Result<Reply, Garbage> {
+    pub(crate) fn on_end(&mut self) -> Result<Reply, Garbage> {
         self.read(true)?.ok_or(Garbage)
     }
 

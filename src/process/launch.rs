@@ -141,7 +141,8 @@ impl Launcher {
                 Ok((out.try_clone()?, out))
             })
             .map_err(|e| LaunchError::Failed(format!("its log cannot be opened: {}", e.kind())))?;
-        let child = self.command(job, &line, log).spawn().map_err(|e| failed(&why_not_started(&e)))?;
+        let child =
+            command(job, &line, &self.config.owner, log).spawn().map_err(|e| failed(&why_not_started(&e)))?;
         let pid = Pid::from_child(&child);
         // Only now, since limits are inherited and changing them in between takes a pre_exec: for its first
         // microseconds, long before its `main`, it has the hive's own.
@@ -156,26 +157,33 @@ impl Launcher {
             }
         }
     }
+}
 
-    fn command(&self, job: &LaunchJob, line: &CommandLine, (out, err): (File, File)) -> Command {
-        let mut command = Command::new(&line.program);
-        command.args(&line.args).stdin(Stdio::null()).stdout(out).stderr(err);
-        // No pre_exec anywhere: it would make std fork this process instead of using posix_spawn. Nor is
-        // the environment cleared: std forks then too if the program is looked for on PATH.
-        command.process_group(0);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| is_kept_from_workers(name)) {
-            command.env_remove(name);
-        }
-        command.envs(visible_devices(&job.placement));
-        if job.placement.backend == Backend::Cpu {
-            command.env("GGML_VK_VISIBLE_DEVICES", "");
-        }
-        command.envs(job.plan.env.iter().map(|(name, value)| (name, value)));
-        command.envs(line.env.iter().map(|(name, value)| (name, value)));
-        command.env("RBEE_WORKER_TOKEN", job.token.secret());
-        command.env(OWNER_VARIABLE, self.config.owner.mark(&job.id, job.run));
-        command
+/// The command that starts a worker: program, arguments, environment, a group of its own, and nothing to read.
+/// `out` and `err` are what it writes to.
+pub(crate) fn command(
+    job: &LaunchJob,
+    line: &CommandLine,
+    owner: &Owner,
+    (out, err): (File, File),
+) -> Command {
+    let mut command = Command::new(&line.program);
+    command.args(&line.args).stdin(Stdio::null()).stdout(out).stderr(err);
+    // No pre_exec anywhere: it would make std fork this process instead of using posix_spawn. Nor is
+    // the environment cleared: std forks then too if the program is looked for on PATH.
+    command.process_group(0);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_kept_from_workers(name)) {
+        command.env_remove(name);
     }
+    command.envs(visible_devices(&job.placement));
+    if job.placement.backend == Backend::Cpu {
+        command.env("GGML_VK_VISIBLE_DEVICES", "");
+    }
+    command.envs(job.plan.env.iter().map(|(name, value)| (name, value)));
+    command.envs(line.env.iter().map(|(name, value)| (name, value)));
+    command.env("RBEE_WORKER_TOKEN", job.token.secret());
+    command.env(OWNER_VARIABLE, owner.mark(&job.id, job.run));
+    command
 }
 
 /// What keeps a worker on its own devices. Numbers are those of the PCI bus, as the hive counts.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::id::{Entropy, Run, WorkerId, hex};
 
 mod busy;
-mod exchange;
+pub(crate) mod exchange;
 pub mod exits;
 pub mod follow;
 pub mod launch;

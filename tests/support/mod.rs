@@ -23,7 +23,7 @@ const HIVE: &str = env!("CARGO_BIN_EXE_rbee-hive");
 const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
 
 /// A range of ports that no other test of this run uses: each process takes ranges of its own.
-fn port_range(count: u16) -> (u16, u16) {
+pub fn port_range(count: u16) -> (u16, u16) {
     // Below the ephemeral range, claimed by locking a file: two tests never get the same one.
     let folder = std::env::temp_dir().join("rbee-hive-test-ports");
     std::fs::create_dir_all(&folder).unwrap();

@@ -9,8 +9,9 @@ use serde::Serialize;
 use ureq::Agent;
 
 use crate::api::{ReadyCallback, ReportedHealth, ReportedState, WorkerHeartbeat};
-use crate::id::Token;
+use crate::id::{Token, WorkerId};
 use crate::limits;
+use crate::mock::fault::Faults;
 use crate::thread::Joined;
 
 use super::Native;
@@ -25,8 +26,8 @@ pub(super) struct Teller {
     pub(super) slots: Arc<Slots>,
     /// How long it loads before it is ready.
     pub(super) load: Duration,
-    /// Whether the first heartbeat is the last.
-    pub(super) silent: bool,
+    /// What it does wrong.
+    pub(super) faults: Faults,
 }
 
 /// Starts telling; ends when `over` closes. Each of `changes` is told at once.
@@ -61,7 +62,7 @@ impl Teller {
         let interval = self.native.interval;
         loop {
             let heard = self.call(agent, "/v1/heartbeat", &self.heartbeat());
-            if self.silent {
+            if self.faults.silent {
                 return eprintln!("falling silent, on request");
             }
             select! {
@@ -73,31 +74,52 @@ impl Teller {
     }
 
     fn ready(&self) -> ReadyCallback {
-        let Native { worker_id, model_ref, backend, device, .. } = self.native.clone();
+        let Native { model_ref, backend, device, .. } = self.native.clone();
         let slots_total = Some(self.slots.total());
+        let worker_id = self.name();
         ReadyCallback { worker_id, url: self.url.clone(), model_ref, backend, device, slots_total }
     }
 
     fn heartbeat(&self) -> WorkerHeartbeat {
         let total = self.slots.total();
-        let available = total - self.slots.running();
+        let running = if self.faults.never_busy { 0 } else { self.slots.running() };
+        let available = total - running;
+        let told = !self.faults.no_state;
         WorkerHeartbeat {
-            worker_id: self.native.worker_id.clone(),
+            worker_id: self.name(),
             timestamp: format!("{:.3}", jiff::Timestamp::now()),
             health_status: ReportedHealth::Healthy,
-            state: Some(if available == 0 { ReportedState::Busy } else { ReportedState::Ready }),
-            slots_total: Some(total),
-            slots_available: Some(available),
+            state: told.then_some(if available == 0 { ReportedState::Busy } else { ReportedState::Ready }),
+            slots_total: told.then_some(total),
+            slots_available: told.then_some(available),
         }
+    }
+
+    fn name(&self) -> WorkerId {
+        let own = &self.native.worker_id;
+        if !self.faults.wrong_id {
+            return own.clone();
+        }
+        let other = own.as_str().chars().rev().collect::<String>().parse();
+        other.expect("what makes a name makes one backwards")
     }
 
     /// Whether the hive answered 200.
     fn call(&self, agent: &Agent, path: &str, body: &impl Serialize) -> bool {
+        let heard = self.try_call(agent, path, body);
+        if !heard && self.faults.give_up {
+            eprintln!("giving up, on request");
+            std::process::exit(1);
+        }
+        heard
+    }
+
+    fn try_call(&self, agent: &Agent, path: &str, body: &impl Serialize) -> bool {
         let body = serde_json::to_vec(body).expect("wire types are valid JSON");
         let mut request = agent
             .post(format!("{}{path}", self.native.hive_url.trim_end_matches('/')))
             .header("Content-Type", "application/json");
-        if let Some(token) = &self.token {
+        if let Some(token) = self.token.as_ref().filter(|_| !self.faults.no_token) {
             request = request.header("Authorization", format!("Bearer {}", token.secret()));
         }
         match request.send(body.as_slice()) {

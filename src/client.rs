@@ -16,15 +16,19 @@ use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use crate::api::{
     self, CapacityAnswer, Devices, DownloadRequest, DownloadResponse, ErrorBody, ErrorObject, Model,
-    ModelList,
+    ModelList, Worker, WorkerList,
 };
-use crate::id::Token;
+use crate::id::{Token, WorkerId};
 use crate::limits;
 
+mod logs;
 mod progress;
 pub mod sse;
+mod stream;
 
+pub use logs::LogLines;
 pub use progress::ProgressEvents;
+use stream::EventStream;
 
 /// A way to one hive. Cheap to clone; keeps its connection between two calls.
 #[derive(Debug, Clone)]
@@ -209,19 +213,48 @@ impl HiveClient {
     /// # Errors
     /// Any but [`ClientError::BadUrl`].
     pub fn progress(&self, id: &str, last_event_id: Option<u64>) -> Result<ProgressEvents, ClientError> {
-        let url = format!("{}/v1/models/download/progress?id={}", self.url, encoded(id));
-        let mut request = self.shown(self.agent.get(url)).header("Accept", "text/event-stream");
-        if let Some(last) = last_event_id {
-            request = request.header("Last-Event-ID", last.to_string());
-        }
-        let request = request.config().timeout_global(None);
-        let request = request.timeout_recv_response(Some(limits::CLIENT_TIMEOUT));
-        let request = request.timeout_per_read(Some(limits::CLIENT_SILENCE)).build();
-        let answer = request.call().map_err(failed)?;
-        if !answer.status().is_success() {
-            return Err(refused(answer));
-        }
-        Ok(ProgressEvents::new(answer.into_body().into_reader()))
+        let path = format!("/v1/models/download/progress?id={}", encoded(id));
+        self.stream(&path, last_event_id).map(ProgressEvents)
+    }
+
+    /// `GET /v1/workers`: those that live, by name.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn workers(&self) -> Result<Vec<Worker>, ClientError> {
+        let (_, body) = self.get("/v1/workers")?;
+        parsed(&body).map(|list: WorkerList| list.workers)
+    }
+
+    /// `GET /v1/workers/<id>/logs`: the last `tail` lines of a worker's log, each with its end.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn logs(&self, id: &WorkerId, tail: usize) -> Result<String, ClientError> {
+        self.text(&format!("/v1/workers/{id}/logs?tail={tail}"))
+    }
+
+    /// The same of the run before the last one that stands in the log.
+    ///
+    /// # Errors
+    /// As [`logs`](Self::logs); 404 `NOT_FOUND` where there is no such run.
+    pub fn previous_logs(&self, id: &WorkerId, tail: usize) -> Result<String, ClientError> {
+        self.text(&format!("/v1/workers/{id}/logs?tail={tail}&previous=true"))
+    }
+
+    /// The same as it grows, until the worker is gone; after the place `last_event_id` where one is given, if the
+    /// log still has that.
+    ///
+    /// # Errors
+    /// As [`logs`](Self::logs).
+    pub fn follow_logs(
+        &self,
+        id: &WorkerId,
+        tail: usize,
+        last_event_id: Option<u64>,
+    ) -> Result<LogLines, ClientError> {
+        let path = format!("/v1/workers/{id}/logs?tail={tail}&follow=true");
+        self.stream(&path, last_event_id).map(LogLines)
     }
 
     /// `DELETE /v1/models/download`: ends a download for all who wait for it; what is here stays for resuming.
@@ -247,6 +280,28 @@ impl HiveClient {
     /// Any but [`ClientError::BadUrl`].
     pub fn delete_model(&self, model: &str) -> Result<(), ClientError> {
         self.delete(&format!("/v1/models?ref={}", encoded(model)))
+    }
+
+    /// A stream of events that may be silent for [`limits::CLIENT_SILENCE`], and last.
+    fn stream(&self, path: &str, last_event_id: Option<u64>) -> Result<EventStream, ClientError> {
+        let url = format!("{}{path}", self.url);
+        let mut request = self.shown(self.agent.get(url)).header("Accept", "text/event-stream");
+        if let Some(last) = last_event_id {
+            request = request.header("Last-Event-ID", last.to_string());
+        }
+        let request = request.config().timeout_global(None);
+        let request = request.timeout_recv_response(Some(limits::CLIENT_TIMEOUT));
+        let request = request.timeout_per_read(Some(limits::CLIENT_SILENCE)).build();
+        let answer = request.call().map_err(failed)?;
+        if !answer.status().is_success() {
+            return Err(refused(answer));
+        }
+        Ok(EventStream::new(answer.into_body().into_reader()))
+    }
+
+    fn text(&self, path: &str) -> Result<String, ClientError> {
+        let (_, body) = self.get(path)?;
+        String::from_utf8(body).map_err(|_| ClientError::BadAnswer("it is no text".to_owned()))
     }
 
     /// The answer to a GET, if it says yes, and its body.

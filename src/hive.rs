@@ -74,6 +74,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Parsed::Pull(command) => show(command.run()),
         Parsed::Models(command) => show(command.run()),
         Parsed::Remove(command) => show(command.run()),
+        Parsed::Logs(command) => show(command.run()),
         Parsed::Capacity(command) => match command.run() {
             Ok((text, fits)) => {
                 let printed = print(&text);

@@ -92,6 +92,8 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const IDEMPOTENCY_KEEP: Duration = Duration::from_secs(600);
 /// Keys kept; beyond it the oldest is forgotten.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 4096;
+/// Lines of a log if none are asked for.
+pub const LOG_TAIL_LINES: usize = 100;
 /// Lines of a log that one request may ask for.
 pub const LOG_TAIL_LINES_MAX: usize = 10_000;
 /// Bytes of a log's end that one request may get.
@@ -172,6 +174,10 @@ pub const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 pub const EXIT_LOG_LINES: usize = 20;
 /// Bytes read from a log's end for them.
 pub const EXIT_LOG_BYTES_MAX: u64 = 8 * 1024;
+/// Lines of a log's end that are looked through for why a worker ended: a Python traceback hides the cause.
+pub const REASON_LOG_LINES: usize = 400;
+/// Bytes read from a log's end for them.
+pub const REASON_LOG_BYTES_MAX: u64 = 64 * 1024;
 
 /// Followers of logs at once; beyond it 503.
 pub const FOLLOWERS_MAX: usize = 256;
@@ -455,13 +461,17 @@ pub const CLIENT_SILENCE: Duration = Duration::from_secs(30);
 /// What is read of a stream at once.
 pub const CLIENT_READ_BYTES: usize = 8 * 1024;
 /// A line of an event; a longer one is no hive's.
-pub const CLIENT_EVENT_LINE_BYTES_MAX: usize = 64 * 1024;
+pub const CLIENT_EVENT_LINE_BYTES_MAX: usize = 256 * 1024;
 /// The data of an event; more is no hive's.
-pub const CLIENT_EVENT_BYTES_MAX: usize = 256 * 1024;
+pub const CLIENT_EVENT_BYTES_MAX: usize = 512 * 1024;
 /// How often in a row `pull` comes back to a stream that broke without an event.
 pub const PULL_RETURNS: u32 = 6;
 /// First wait before it does; doubles.
 pub const PULL_RETURN_FIRST: Duration = Duration::from_millis(500);
+/// How often in a row `logs --follow` comes back to a stream that broke without a line.
+pub const FOLLOW_RETURNS: u32 = 6;
+/// First wait before it does; doubles.
+pub const FOLLOW_RETURN_FIRST: Duration = Duration::from_millis(250);
 /// Two drawings of its bar are so far apart.
 pub const PULL_REDRAW: Duration = Duration::from_millis(100);
 /// Without a terminal it says at least so often how far it is.
@@ -545,6 +555,10 @@ pub const DEMO_LOG_LINES: usize = 20;
 
 const _: () = assert!(READ_BYTES_MAX > HEAD_BYTES_MAX, "a loop can read past an unfinished head");
 const _: () = assert!(STREAMS_MAX < CONNECTIONS_MAX, "streams must leave room for requests");
+const _: () = assert!(
+    CLIENT_EVENT_LINE_BYTES_MAX > 3 * FOLLOWER_LINE_BYTES_MAX + 8,
+    "a byte that is no text becomes three, and the client takes that"
+);
 const _: () = assert!(FOLLOWERS_MAX <= STREAMS_MAX, "a follower is a stream");
 const _: () = assert!(EXIT_LOG_BYTES_MAX < LOG_BYTES_MAX, "the end of a log is a part of it");
 const _: () =

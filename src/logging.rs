@@ -66,7 +66,7 @@ fn json_line(now: Timestamp, level: Level, target: &str, message: &str) -> Strin
 }
 
 /// Characters that end a line, move a terminal's cursor, or turn the direction of what follows.
-fn is_hazard(c: char) -> bool {
+pub(crate) fn is_hazard(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::flags::Flag;
 use super::{CliError, Environment, resolve, value};
 use crate::client::{CapacityQuery, ClientError, HiveClient};
-use crate::id::Token;
+use crate::id::{Token, WorkerId};
+use crate::limits::LOG_TAIL_LINES;
 use crate::models::ModelRef;
 
 /// What was typed after such a command.
@@ -17,6 +18,11 @@ pub(super) struct Typed {
     pub local: bool,
     /// Of `capacity`; its model is that of any command with one.
     pub query: CapacityQuery,
+    /// Of `logs`, like what follows.
+    pub worker_id: Option<WorkerId>,
+    pub tail: usize,
+    pub follow: bool,
+    pub previous: bool,
 }
 
 impl Default for Typed {
@@ -27,6 +33,10 @@ impl Default for Typed {
             json: false,
             local: false,
             query: CapacityQuery::default(),
+            worker_id: None,
+            tail: LOG_TAIL_LINES,
+            follow: false,
+            previous: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::COMMANDS;
 use super::capacity;
 use super::devices;
 use super::flags::{FLAGS, Flag};
+use super::logs;
 use super::models;
 use super::pull;
 use super::rm;
@@ -95,6 +96,21 @@ pub(super) fn rm() -> String {
     text
 }
 
+/// `rbee-hive logs --help`.
+pub(super) fn logs() -> String {
+    let about = "Show what a worker wrote, also for a while after its end.";
+    let mut text = command(about, "logs ID [FLAGS]", &logs::FLAGS);
+    text.push_str(
+        "\nID is a worker's name, or a beginning that only one has. -n is --tail, -f is\n\
+         --follow. Following ends with the worker; Ctrl-C ends it with exit code 130. A\n\
+         line of more than 64 KiB is then shown in pieces.\n\
+         On a terminal control characters are shown as escapes; into a pipe go the lines\n\
+         as they are.\n\
+         A URL or token that is not given is read from the environment.\n",
+    );
+    text
+}
+
 /// A command and its flags.
 fn command<T>(about: &str, usage: &str, flags: &[Flag<T>]) -> String {
     let mut text = format!("{about}\n\nUsage: rbee-hive {usage}\n\nFlags:\n");
@@ -154,7 +170,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for text in [top(), serve(), devices(), capacity(), pull(), models(), rm()] {
+        for text in [top(), serve(), devices(), capacity(), pull(), models(), rm(), logs()] {
             for line in text.lines() {
                 assert!(line.chars().count() <= WIDTH, "{line}");
             }

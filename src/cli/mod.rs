@@ -17,6 +17,7 @@ pub mod client;
 pub mod devices;
 mod flags;
 mod help;
+pub mod logs;
 pub mod models;
 mod nearest;
 pub mod pull;
@@ -45,6 +46,8 @@ pub enum Parsed {
     Models(models::Command),
     /// Delete a model.
     Remove(rm::Command),
+    /// Show what a worker wrote.
+    Logs(logs::Command),
     /// Be a probe child with these arguments.
     ProbeGpus(Vec<OsString>),
     /// Print this on stdout, exit 0.
@@ -95,13 +98,14 @@ struct Command {
     help: &'static str,
 }
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 7] = [
     Command { name: "serve", help: "Run the hive in the foreground" },
     Command { name: "devices", help: "Show what a machine has to compute with" },
     Command { name: "capacity", help: "Tell whether a model fits" },
     Command { name: "pull", help: "Fetch a model from the Hugging Face hub" },
     Command { name: "models", help: "Show the models that are here" },
     Command { name: "rm", help: "Delete a model" },
+    Command { name: "logs", help: "Show what a worker wrote" },
 ];
 
 /// Reads the command line: `args` without the program's name.
@@ -155,6 +159,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: Environment<'_>) -> Re
                 Asked::Run(typed) => Parsed::Remove(rm::command(&typed, env)?),
             })
         }
+        Some(Arg::Value(name)) if name == "logs" => {
+            let word = Some(("ID", logs::worker_id as Word<client::Typed>));
+            Ok(match typed(parser, "logs", &logs::FLAGS, word, help::logs, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Logs(logs::command(&typed, env)?),
+            })
+        }
         Some(Arg::Value(name)) if name == child::COMMAND => {
             parser.raw_args().map(|rest| Parsed::ProbeGpus(rest.collect())).map_err(|e| unexpected(&e))
         }
@@ -173,6 +184,9 @@ enum Asked<T> {
     Print(String),
     Run(T),
 }
+
+/// Flags that people write with one letter, for commands that have them.
+const SHORTS: [(char, &str); 2] = [('f', "follow"), ('n', "tail")];
 
 /// Reads the one word that a command takes beside its flags.
 type Word<T> = fn(&mut T, &OsStr) -> Result<(), String>;
@@ -196,7 +210,11 @@ fn typed<T: Default>(
                 let found = flags.iter().enumerate().find(|(_, flag)| flag.name == name);
                 found.ok_or_else(|| unknown_flag(name, command, flags))?
             }
-            Arg::Short(name) => return Err(unknown_short(name, command)),
+            Arg::Short(name) => {
+                let long = SHORTS.iter().find(|(short, _)| *short == name).map(|(_, long)| *long);
+                let found = flags.iter().enumerate().find(|(_, flag)| Some(flag.name) == long);
+                found.ok_or_else(|| unknown_short(name, command))?
+            }
             Arg::Value(value) if word.is_some() && text.is_none() => {
                 text = Some(value);
                 continue;

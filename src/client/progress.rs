@@ -1,103 +1,36 @@
 //! The stream of a download's progress.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::io::{self, Read as _};
-
-use ureq::BodyReader;
-
-use super::sse::{Event, Parser};
-use super::{ClientError, failed};
+use super::ClientError;
+use super::stream::EventStream;
 use crate::api::Progress;
-use crate::limits::CLIENT_READ_BYTES;
-
-/// What says that there will be no other event.
-const DONE: &str = "[DONE]";
 
 /// The events of a download, each with its id: what [`HiveClient::progress`](super::HiveClient::progress) takes
 /// to go on after it.
 ///
 /// Waits for each. Ends after the hive has said so; a stream that ends without that, or is silent for
 /// [`CLIENT_SILENCE`](crate::limits::CLIENT_SILENCE), ends with an error.
-pub struct ProgressEvents {
-    /// None once it is over.
-    stream: Option<BodyReader<'static>>,
-    parser: Parser,
-    events: VecDeque<Event>,
-    /// What is wrong with the stream after the events that came before it.
-    wrong: Option<ClientError>,
-}
-
-impl ProgressEvents {
-    pub(super) fn new(stream: BodyReader<'static>) -> Self {
-        Self { stream: Some(stream), parser: Parser::default(), events: VecDeque::new(), wrong: None }
-    }
-
-    /// Nothing comes any more.
-    fn end(&mut self) {
-        (self.stream, self.wrong) = (None, None);
-        self.events.clear();
-    }
-
-    /// Reads on; notes what is wrong.
-    fn read(&mut self) {
-        let Some(stream) = &mut self.stream else { return };
-        let mut bytes = [0; CLIENT_READ_BYTES];
-        let read = loop {
-            match stream.read(&mut bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        let wrong = match read {
-            Ok(0) => Some(ClientError::Unreachable(io::ErrorKind::UnexpectedEof)),
-            Ok(count) => {
-                let parsed = self.parser.on_bytes(&bytes[..count], &mut self.events);
-                parsed.err().map(|wrong| ClientError::BadAnswer(wrong.to_string()))
-            }
-            Err(error) => Some(failed(error.into())),
-        };
-        if wrong.is_some() {
-            self.wrong = wrong;
-            self.stream = None;
-        }
-    }
-}
+#[derive(Debug)]
+pub struct ProgressEvents(pub(super) EventStream);
 
 impl Iterator for ProgressEvents {
     type Item = Result<(Option<u64>, Progress), ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Some(event) = self.events.pop_front() else {
-                if self.stream.is_none() {
-                    return self.wrong.take().map(Err);
-                }
-                self.read();
-                continue;
-            };
-            if event.data == DONE {
-                self.end();
-                return None;
-            }
-            let progress = serde_json::from_str(&event.data);
-            return Some(progress.map(|progress| (event.id, progress)).map_err(|error| {
-                self.end();
-                ClientError::BadAnswer(error.to_string())
-            }));
-        }
-    }
-}
-
-impl fmt::Debug for ProgressEvents {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProgressEvents").field("is_over", &self.stream.is_none()).finish_non_exhaustive()
+        let event = match self.0.next()? {
+            Ok(event) => event,
+            Err(error) => return Some(Err(error)),
+        };
+        let progress = serde_json::from_str(&event.data);
+        Some(progress.map(|progress| (event.id, progress)).map_err(|error| {
+            self.0.end();
+            ClientError::BadAnswer(error.to_string())
+        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     use super::*;

@@ -2,10 +2,7 @@
 
 use crate::http::{ApiError, Code, Method};
 use crate::id::WorkerId;
-use crate::limits::LOG_TAIL_LINES_MAX;
-
-/// Lines of a log if none are asked for.
-const LOG_TAIL_LINES: usize = 100;
+use crate::limits::{LOG_TAIL_LINES, LOG_TAIL_LINES_MAX};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +39,8 @@ pub enum Route {
         tail: usize,
         /// Go on as the log grows.
         follow: bool,
+        /// Of the run before the last one.
+        previous: bool,
     },
     /// `POST /v1/heartbeat`
     Heartbeat,
@@ -111,8 +110,12 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         }
         Place::Logs(id) if get => {
             let query = Query(query);
-            let (tail, follow) = (query.lines("tail")?, query.flag("follow")?);
-            Ok(Route::Logs { id: worker_id(id)?, tail, follow })
+            let (tail, follow, previous) =
+                (query.lines("tail")?, query.flag("follow")?, query.flag("previous")?);
+            if follow && previous {
+                return Err(ApiError::argument("previous", "a run that is over cannot be followed"));
+            }
+            Ok(Route::Logs { id: worker_id(id)?, tail, follow, previous })
         }
         Place::Heartbeat if post => Ok(Route::Heartbeat),
         Place::Events if get => Ok(Route::Events),
@@ -263,9 +266,21 @@ mod tests {
     fn a_query_is_read_strictly_and_strangers_in_it_are_ignored() {
         let id = || "w".parse().unwrap();
         let logs = |query| ask(Method::Get, "/v1/workers/w/logs", query);
-        assert_eq!(logs(""), Ok(Route::Logs { id: id(), tail: 100, follow: false }));
-        assert_eq!(logs("tail=7&follow=true&x=y"), Ok(Route::Logs { id: id(), tail: 7, follow: true }));
-        for wrong in ["tail=", "tail=-1", "tail=+1", "tail=1e3", "tail=10001", "tail=1&tail=2", "follow=1"] {
+        assert_eq!(logs(""), Ok(Route::Logs { id: id(), tail: 100, follow: false, previous: false }));
+        assert_eq!(
+            logs("tail=7&follow=true&x=y"),
+            Ok(Route::Logs { id: id(), tail: 7, follow: true, previous: false })
+        );
+        for wrong in [
+            "tail=",
+            "tail=-1",
+            "tail=+1",
+            "tail=1e3",
+            "tail=10001",
+            "tail=1&tail=2",
+            "follow=1",
+            "follow=true&previous=true",
+        ] {
             assert_eq!(logs(wrong), Err((400, "INVALID_ARGUMENT")), "{wrong}");
         }
         assert_eq!(

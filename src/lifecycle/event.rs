@@ -148,6 +148,8 @@ pub enum Event {
         run: Run,
         /// At most [`crate::limits::EXIT_LOG_LINES`].
         lines: Vec<String>,
+        /// What they and those before them mean, for a person.
+        reason: Option<String>,
     },
     /// A health probe was answered, or was not.
     Probed {
@@ -241,6 +243,8 @@ pub enum DiskJob {
         id: WorkerId,
         /// Which launch.
         run: Run,
+        /// How it ended, if by itself.
+        status: Option<ExitStatus>,
     },
     /// The log is over its bound: move it aside. Not answered.
     RotateLog {

@@ -310,7 +310,9 @@ impl Fleet {
         match event {
             Event::Tick | Event::Slept(_) => {}
             Event::Devices(picture) => self.looked(picture, now, &mut out),
-            Event::LogTail { id, run, lines } => self.tail_read(&id, run, lines, now, &mut out),
+            Event::LogTail { id, run, lines, reason } => {
+                self.tail_read(&id, run, lines, reason, now, &mut out)
+            }
             Event::Launched { id, run, pgid } => {
                 self.event(&id, run, now, &mut out, |worker, fleet, out| match worker {
                     AnyWorker::Spawning(spawning) => spawning.launched(pgid, now, &fleet.policy).into(),
@@ -623,10 +625,21 @@ impl Fleet {
     }
 
     /// The end of the log belongs to the run that ended, which may not be the present one any more.
-    fn tail_read(&mut self, id: &WorkerId, run: Run, lines: Vec<String>, now: Instant, out: &mut Effects) {
+    fn tail_read(
+        &mut self,
+        id: &WorkerId,
+        run: Run,
+        lines: Vec<String>,
+        reason: Option<String>,
+        now: Instant,
+        out: &mut Effects,
+    ) {
         self.event(id, run, now, out, |mut worker, _, _out| {
             if let Some(end) = worker.end_mut() {
                 end.log = lines;
+                if end.reason.is_failure() {
+                    end.message = end.message.take().or(reason);
+                }
             }
             if let AnyWorker::Stopping(stopping) = &mut worker {
                 stopping.tail_read();

@@ -122,6 +122,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Nobody wanted it: what the worker wrote may tell why.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Exited | Self::Signaled | Self::ReadyTimeout | Self::Deaf)
+    }
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -437,7 +442,9 @@ impl Facts {
     }
 
     pub fn read_log_tail(&self) -> Effect {
-        Effect::Disk(DiskJob::ReadLogTail { id: self.id.clone(), run: self.run })
+        let by_itself = |end: &&End| matches!(end.reason, Reason::Exited | Reason::Signaled);
+        let status = self.end.as_ref().filter(by_itself).and_then(|end| end.status);
+        Effect::Disk(DiskJob::ReadLogTail { id: self.id.clone(), run: self.run, status })
     }
 
     pub fn measure(&self, pgid: Pgid) -> Effect {

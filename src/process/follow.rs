@@ -19,7 +19,7 @@ use crate::http::{Pull, Source};
 use crate::id::WorkerId;
 use crate::limits;
 use crate::process::Jobs;
-use crate::process::log::{Logs, Position};
+use crate::process::log::Logs;
 use crate::process::mailbox::{Inbox, Next, mailbox};
 use crate::process::sse::LineEvents;
 use crate::sys::{Bell, timespec};
@@ -38,7 +38,7 @@ pub struct TooManyFollowers;
 
 #[derive(Debug)]
 enum Job {
-    Follow { id: WorkerId, lines: usize, outlet: Arc<Outlet> },
+    Follow { id: WorkerId, lines: usize, after: Option<u64>, outlet: Arc<Outlet> },
     Ended(WorkerId),
 }
 
@@ -59,7 +59,8 @@ pub fn start(logs: Arc<Logs>) -> io::Result<(Joined, Followers)> {
 
 impl Followers {
     /// A stream of the last `lines` lines of a worker's log and all that follow, one event a line.
-    /// `wake` is called from another thread when a stream that had nothing has something; it must not
+    /// `after`: the id of the last event that the reader has seen; what follows it comes instead, as far as it
+    /// is still there. `wake` is called from another thread when a stream that had nothing has something; it must not
     /// block.
     ///
     /// The stream ends after [`Followers::ended`]. Who follows a worker that may be gone looks again
@@ -71,6 +72,7 @@ impl Followers {
         &self,
         id: WorkerId,
         lines: usize,
+        after: Option<u64>,
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Result<Following, TooManyFollowers> {
         let place = Place(Arc::clone(&self.following));
@@ -78,7 +80,7 @@ impl Followers {
             return Err(TooManyFollowers); // dropping the place gives it back
         }
         let outlet = Arc::new(Outlet { state: Mutex::default(), wake, bell: self.jobs.bell() });
-        self.jobs.send(Job::Follow { id, lines, outlet: Arc::clone(&outlet) });
+        self.jobs.send(Job::Follow { id, lines, after, outlet: Arc::clone(&outlet) });
         Ok(Following { outlet, _place: place })
     }
 
@@ -173,8 +175,10 @@ impl Outlet {
 struct Follower {
     id: WorkerId,
     /// Where its next byte is; unknown until its first step.
-    position: Option<Position>,
+    position: Option<u64>,
     lines: usize,
+    /// The id of the last event that its reader has seen.
+    after: Option<u64>,
     events: LineEvents,
     outlet: Arc<Outlet>,
     /// There may be something to read.
@@ -224,13 +228,14 @@ impl Thread {
         self.inbox.silence();
         loop {
             match self.inbox.next() {
-                Next::Job(Job::Follow { id, lines, outlet }) => {
+                Next::Job(Job::Follow { id, lines, after, outlet }) => {
                     let ended = !self.watch(&id);
                     let events = LineEvents::default();
                     self.followers.push(Follower {
                         id,
                         position: None,
                         lines,
+                        after,
                         events,
                         outlet,
                         due: true,
@@ -310,6 +315,17 @@ impl Thread {
 }
 
 impl Follower {
+    /// Where it begins to read: at the last byte that its reader has seen, which says how a line ended.
+    fn begin(&mut self, logs: &Logs) -> io::Result<u64> {
+        match self.after.and_then(|after| after.checked_sub(1)) {
+            Some(seen) if logs.reaches(&self.id, seen + 1)? => {
+                self.events = LineEvents::resumed();
+                Ok(seen)
+            }
+            _ => logs.tail_position(&self.id, self.lines),
+        }
+    }
+
     /// Reads one block if there is room for it, so that a log that grows fast starves no other.
     fn step(&mut self, logs: &Logs, block: &mut [u8]) {
         if !self.due || self.outlet.lock().full {
@@ -318,20 +334,21 @@ impl Follower {
         let mut out = Vec::new();
         let read = match &mut self.position {
             Some(position) => logs.read(&self.id, position, block),
-            unknown => logs
-                .tail_position(&self.id, self.lines)
-                .and_then(|start| logs.read(&self.id, unknown.insert(start), block)),
+            None => {
+                self.begin(logs).and_then(|start| logs.read(&self.id, self.position.insert(start), block))
+            }
         };
         let read = read.unwrap_or_else(|e| {
             warn!("log cannot be read worker={} error={}", self.id, e.kind());
             self.ended = true;
             0
         });
-        self.events.on_bytes(&block[..read], &mut out);
+        let place = self.position.unwrap_or_default();
+        self.events.on_bytes(&block[..read], place, &mut out);
         self.due = read > 0;
         let done = read == 0 && self.ended;
         if done {
-            self.events.on_end(&mut out);
+            self.events.on_end(place, &mut out);
         }
         self.outlet.append(&out, done);
     }

@@ -16,12 +16,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
 
 use crate::capacity::ledger::Placement;
-use crate::id::{Backend, Pgid, Run};
+use crate::id::{Backend, Pgid, Run, WorkerId};
 use crate::kinds::CommandLine;
 use crate::lifecycle::event::{Event, LaunchError, LaunchJob};
 use crate::limits;
-use crate::process::log::Logs;
-use crate::process::{Jobs, OWNER_VARIABLE, Owner, exits};
+use crate::process::log::{Logs, heading};
+use crate::process::{Jobs, OWNER_VARIABLE, Owner, exits, reasons};
 use crate::thread::Joined;
 
 /// What the thread is asked to do.
@@ -76,17 +76,11 @@ impl Launcher {
     fn on(&self, job: Job) -> Option<Event> {
         match job {
             Job::Launch(job) => self.launch(&job),
-            Job::ReadLogTail { id, run } => {
-                let tail = self.config.logs.tail(&id, limits::EXIT_LOG_LINES, limits::EXIT_LOG_BYTES_MAX);
-                let mut lines = tail.unwrap_or_else(|e| {
-                    warn!("log cannot be read worker={id} error={e}");
-                    Vec::new()
-                });
-                let heading = heading(run);
-                if let Some(at) = lines.iter().rposition(|line| *line == heading) {
-                    lines.drain(..=at);
-                }
-                Some(Event::LogTail { id, run, lines })
+            Job::ReadLogTail { id, run, status } => {
+                let lines = self.tail(&id, run, limits::EXIT_LOG_LINES, limits::EXIT_LOG_BYTES_MAX);
+                let more = self.tail(&id, run, limits::REASON_LOG_LINES, limits::REASON_LOG_BYTES_MAX);
+                let reason = reasons::explain(&more, status);
+                Some(Event::LogTail { id, run, lines, reason })
             }
             // It may have been moved since it was measured.
             Job::RotateLog { id } if self.config.logs.bytes(&id) <= limits::LOG_BYTES_MAX => None,
@@ -103,6 +97,19 @@ impl Launcher {
                 None
             }
         }
+    }
+
+    /// The last lines that were written in `run`.
+    fn tail(&self, id: &WorkerId, run: Run, lines: usize, bytes_max: u64) -> Vec<String> {
+        let mut lines = self.config.logs.tail(id, lines, bytes_max).unwrap_or_else(|e| {
+            warn!("log cannot be read worker={id} error={e}");
+            Vec::new()
+        });
+        let heading = heading(run);
+        if let Some(at) = lines.iter().rposition(|line| *line == heading) {
+            lines.drain(..=at);
+        }
+        lines
     }
 
     /// The answer, unless it is for `exits` to give: who watches a worker says that it runs, so that the
@@ -204,11 +211,6 @@ fn kill_unwatched(mut child: Child, pid: Pid) {
     // Errors say that it is dead already: it is our child, unreaped until the wait.
     let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     let _ = child.wait();
-}
-
-/// What stands in a log between one run and the next.
-fn heading(run: Run) -> String {
-    format!("--- run {run} ---")
 }
 
 /// Whether a worker could listen there. A port whose connections only linger is free. Does not block.

@@ -1,52 +1,34 @@
 //! The logs of workers: where they are, their ends, their rotation.
 //!
 //! A worker keeps the descriptor that it was started with, so a log is rotated by copying it to
-//! `<id>.log.1` and truncating it: the descriptor appends, and goes on at the new beginning. Readers hold
-//! a [`Position`], which names the generation it is in, and find the rest of an older one in the copy.
+//! `<id>.log.1` and truncating it: the descriptor appends, and goes on at the new beginning. A place in a log
+//! counts from its first byte, wherever that is by now, and stays right when the log is rotated. A hive that is
+//! started anew counts from the first byte that is left.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::id::WorkerId;
+use crate::id::{Run, WorkerId};
 use crate::limits;
 
 /// All logs of this hive. Its methods may wait for the disk.
 #[derive(Debug)]
 pub struct Logs {
     dir: PathBuf,
-    /// Of logs that were rotated since the hive began. Locked while files are exchanged or read.
-    generations: Mutex<BTreeMap<WorkerId, Generation>>,
-}
-
-/// Which of a log's generations is being written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Generation {
-    number: u64,
-    /// Where in the generation before it the copy begins: of a very long one only the end is kept.
-    older_from: u64,
-}
-
-impl Default for Generation {
-    fn default() -> Self {
-        Self { number: 1, older_from: 0 }
-    }
-}
-
-/// A place in a log that stays right when it is rotated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
-    generation: u64,
-    offset: u64,
+    /// Where the present generation of a log begins, of logs that were rotated since the hive began; of others
+    /// it begins after the older one. Locked while files are exchanged or read.
+    begins: Mutex<BTreeMap<WorkerId, u64>>,
 }
 
 impl Logs {
     /// The logs in `dir`, which is made when the first is opened.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), generations: Mutex::default() }
+        Self { dir: dir.into(), begins: Mutex::default() }
     }
 
     /// Where the logs are.
@@ -67,9 +49,9 @@ impl Logs {
         self.dir.join(format!("{id}.log.1.new"))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkerId, Generation>> {
-        // A generation is replaced whole: a panic elsewhere cannot leave half of one.
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkerId, u64>> {
+        // A number is replaced whole: a panic elsewhere cannot leave half of one.
+        self.begins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the directory, readable by its owner alone.
@@ -100,25 +82,26 @@ impl Logs {
     /// # Errors
     /// If a file is there and cannot be read. A log that is not there has no lines.
     pub fn tail(&self, id: &WorkerId, lines: usize, bytes_max: u64) -> io::Result<Vec<String>> {
-        let _generations = self.lock();
+        let _begins = self.lock();
         let whole = Whole::open(self, id)?;
-        let mut at = whole.start_of_tail(lines, bytes_max)?;
-        let end = whole.bytes();
-        let mut bytes = vec![0; usize::try_from(end - at).unwrap_or(usize::MAX)];
-        let mut filled = 0;
-        while at < end {
-            let read = whole.read_at(at, &mut bytes[filled..])?;
-            if read == 0 {
-                break;
-            }
-            filled += read;
-            at += read as u64;
-        }
-        bytes.truncate(filled);
-        // The rest of a character that the bound has cut.
-        let cut = bytes.iter().take(3).take_while(|b| is_continuation(**b)).count();
-        let text = String::from_utf8_lossy(&bytes[cut..]);
-        Ok(text.lines().map(str::to_owned).collect())
+        whole.tail(0..whole.bytes(), lines, bytes_max)
+    }
+
+    /// The last `lines` lines of the run before the last one that stands in the log, bounded as those of
+    /// [`tail`](Self::tail); `None` if there is no such run, or it is too old. Reads all that is there.
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read.
+    pub fn tail_of_previous(
+        &self,
+        id: &WorkerId,
+        lines: usize,
+        bytes_max: u64,
+    ) -> io::Result<Option<Vec<String>>> {
+        let _begins = self.lock();
+        let whole = Whole::open(self, id)?;
+        let previous = whole.previous_run()?;
+        previous.map(|run| whole.tail(run, lines, bytes_max)).transpose()
     }
 
     /// Moves what is there aside and begins a new generation; what was aside is gone. Of a log that is
@@ -147,13 +130,14 @@ impl Logs {
         let older_from = log.metadata()?.len().saturating_sub(limits::LOG_BYTES_MAX);
         log.seek(SeekFrom::Start(older_from))?;
         io::copy(&mut log.by_ref().take(limits::LOG_BYTES_MAX), &mut copy)?;
-        let mut generations = self.lock();
+        let mut begins = self.lock();
         // What was written meanwhile.
         io::copy(&mut log.by_ref().take(limits::LOG_BYTES_MAX), &mut copy)?;
+        let begin = self.begin(&begins, id)?;
+        let end = log.stream_position()?;
         fs::rename(&next_older, self.older_path(id))?;
         log.set_len(0)?;
-        let generation = generations.entry(id.clone()).or_default();
-        *generation = Generation { number: generation.number + 1, older_from };
+        begins.insert(id.clone(), begin + end);
         Ok(())
     }
 
@@ -162,8 +146,7 @@ impl Logs {
     /// # Errors
     /// If one is there and cannot be removed.
     pub fn delete(&self, id: &WorkerId) -> io::Result<()> {
-        let mut generations = self.lock();
-        generations.remove(id);
+        self.lock().remove(id);
         for path in [self.path(id), self.older_path(id)] {
             match fs::remove_file(path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -173,42 +156,51 @@ impl Logs {
         Ok(())
     }
 
+    /// Where the present generation begins.
+    fn begin(&self, begins: &BTreeMap<WorkerId, u64>, id: &WorkerId) -> io::Result<u64> {
+        match begins.get(id) {
+            Some(begin) => Ok(*begin),
+            None => Ok(open_existing(&self.older_path(id))?.map_or(Ok(0), |older| length(&older))?),
+        }
+    }
+
     /// Where the last `lines` lines begin.
-    pub(super) fn tail_position(&self, id: &WorkerId, lines: usize) -> io::Result<Position> {
-        let generations = self.lock();
-        let now = generations.get(id).copied().unwrap_or_default();
+    pub(super) fn tail_position(&self, id: &WorkerId, lines: usize) -> io::Result<u64> {
+        let begins = self.lock();
         let whole = Whole::open(self, id)?;
-        let start = whole.start_of_tail(lines, limits::LOG_TAIL_BYTES_MAX)?;
-        Ok(match start.checked_sub(whole.older_bytes) {
-            Some(offset) => Position { generation: now.number, offset },
-            None => Position { generation: now.number - 1, offset: now.older_from + start },
-        })
+        let start = whole.start_of_tail(0..whole.bytes(), lines, limits::LOG_TAIL_BYTES_MAX)?;
+        Ok(self.begin(&begins, id)? - whole.older_bytes + start)
+    }
+
+    /// Whether `position` is one of this log: not behind its end.
+    pub(super) fn reaches(&self, id: &WorkerId, position: u64) -> io::Result<bool> {
+        let begins = self.lock();
+        let log = open_existing(&self.path(id))?.map_or(Ok(0), |log| length(&log))?;
+        Ok(position <= self.begin(&begins, id)? + log)
     }
 
     /// Reads on at `position` and moves it. Nothing read: that is all for now.
-    pub(super) fn read(&self, id: &WorkerId, position: &mut Position, block: &mut [u8]) -> io::Result<usize> {
-        let generations = self.lock();
-        let now = generations.get(id).copied().unwrap_or_default();
-        if position.generation < now.number {
-            if position.generation + 1 < now.number {
-                *position = Position { generation: now.number - 1, offset: 0 };
+    pub(super) fn read(&self, id: &WorkerId, position: &mut u64, block: &mut [u8]) -> io::Result<usize> {
+        let begins = self.lock();
+        let begin = self.begin(&begins, id)?;
+        if *position < begin
+            && let Some(older) = open_existing(&self.older_path(id))?
+        {
+            let older_begin = begin.saturating_sub(length(&older)?);
+            *position = older_begin.max(*position);
+            let read = older.read_at(block, *position - older_begin)?;
+            *position += read as u64;
+            if read > 0 {
+                return Ok(read);
             }
-            if let Some(older) = open_existing(&self.older_path(id))? {
-                let from = position.offset.saturating_sub(now.older_from);
-                let read = older.read_at(block, from)?;
-                if read > 0 {
-                    position.offset = now.older_from + from + read as u64;
-                    return Ok(read);
-                }
-            }
-            *position = Position { generation: now.number, offset: 0 };
         }
+        *position = begin.max(*position);
         let Some(log) = open_existing(&self.path(id))? else { return Ok(0) };
-        if position.offset > log.metadata()?.len() {
-            position.offset = 0; // somebody else has truncated it
+        if *position - begin > length(&log)? {
+            *position = begin; // somebody else has truncated it
         }
-        let read = log.read_at(block, position.offset)?;
-        position.offset += read as u64;
+        let read = log.read_at(block, *position - begin)?;
+        *position += read as u64;
         Ok(read)
     }
 }
@@ -224,11 +216,10 @@ struct Whole {
 impl Whole {
     /// To be called, and used, under the lock.
     fn open(logs: &Logs, id: &WorkerId) -> io::Result<Self> {
-        let length =
-            |file: &Option<File>| file.as_ref().map_or(Ok(0), |f| f.metadata().map(|meta| meta.len()));
+        let bytes = |file: &Option<File>| file.as_ref().map_or(Ok(0), length);
         let older = open_existing(&logs.older_path(id))?;
         let log = open_existing(&logs.path(id))?;
-        Ok(Self { older_bytes: length(&older)?, log_bytes: length(&log)?, older, log })
+        Ok(Self { older_bytes: bytes(&older)?, log_bytes: bytes(&log)?, older, log })
     }
 
     fn bytes(&self) -> u64 {
@@ -245,10 +236,60 @@ impl Whole {
         file.read_at(&mut block[..most], at)
     }
 
-    /// Reads backwards until it has seen `lines` ends of lines or `bytes_max` bytes.
-    fn start_of_tail(&self, lines: usize, bytes_max: u64) -> io::Result<u64> {
-        let end = self.bytes();
-        let floor = end.saturating_sub(bytes_max);
+    /// The last lines within `range`.
+    fn tail(&self, range: Range<u64>, lines: usize, bytes_max: u64) -> io::Result<Vec<String>> {
+        let end = range.end;
+        let mut at = self.start_of_tail(range, lines, bytes_max)?;
+        let mut bytes = vec![0; usize::try_from(end - at).unwrap_or(usize::MAX)];
+        let mut filled = 0;
+        while at < end {
+            let read = self.read_at(at, &mut bytes[filled..])?;
+            if read == 0 {
+                break;
+            }
+            filled += read;
+            at += read as u64;
+        }
+        bytes.truncate(filled);
+        // The rest of a character that the bound has cut.
+        let cut = bytes.iter().take(3).take_while(|b| is_continuation(**b)).count();
+        let text = String::from_utf8_lossy(&bytes[cut..]);
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Where the run before the last one stands. A run has a heading, but for a worker's first one.
+    fn previous_run(&self) -> io::Result<Option<Range<u64>>> {
+        let mut block = vec![0; limits::LOG_BLOCK_BYTES];
+        let (mut at, mut line_at, mut line) = (0, 0, Vec::new());
+        let (mut run_at, mut previous) = (0, None);
+        loop {
+            let read = self.read_at(at, &mut block)?;
+            if read == 0 {
+                return Ok(previous);
+            }
+            for byte in &block[..read] {
+                at += 1;
+                if *byte != b'\n' {
+                    // Of a line that is longer than a heading, no more than that is needed.
+                    if line.len() <= HEADING_BYTES_MAX {
+                        line.push(*byte);
+                    }
+                    continue;
+                }
+                if is_heading(&line) {
+                    previous = Some(run_at..line_at);
+                    run_at = at;
+                }
+                line.clear();
+                line_at = at;
+            }
+        }
+    }
+
+    /// Reads `range` backwards until it has seen `lines` ends of lines or `bytes_max` bytes.
+    fn start_of_tail(&self, range: Range<u64>, lines: usize, bytes_max: u64) -> io::Result<u64> {
+        let end = range.end;
+        let floor = end.saturating_sub(bytes_max).max(range.start);
         if lines == 0 {
             return Ok(end);
         }
@@ -272,8 +313,25 @@ impl Whole {
                 first_line = Some(next_line);
             }
         }
-        Ok(if floor == 0 { 0 } else { first_line.unwrap_or(floor) })
+        Ok(if floor == range.start { floor } else { first_line.unwrap_or(floor) })
     }
+}
+
+/// What stands in a log between one run and the next.
+pub(super) fn heading(run: Run) -> String {
+    format!("--- run {run} ---")
+}
+
+/// Bytes of a [`heading`], with the largest number.
+const HEADING_BYTES_MAX: usize = 32;
+
+fn is_heading(line: &[u8]) -> bool {
+    let run = line.strip_prefix(b"--- run ").and_then(|rest| rest.strip_suffix(b" ---"));
+    run.is_some_and(|run| !run.is_empty() && run.iter().all(u8::is_ascii_digit))
+}
+
+fn length(file: &File) -> io::Result<u64> {
+    file.metadata().map(|meta| meta.len())
 }
 
 /// Opens a file for reading; `None` if it is not there.
@@ -358,6 +416,33 @@ mod tests {
         assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 1);
         assert_eq!(block[0], b'x');
         assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_run_before_the_last_one_is_found_across_generations() {
+        let (_dir, logs, id, mut file) = log_with(b"one\ntwo");
+        let previous = |lines| logs.tail_of_previous(&id, lines, 100).unwrap();
+        assert_eq!(previous(9), None, "there is but one run");
+        file.write_all(b"\n--- run 2 ---\nthree\n--- run x ---\n").unwrap();
+        assert_eq!(previous(9).unwrap(), ["one", "two"]);
+        logs.rotate(&id).unwrap();
+        file.write_all(b"--- run 3 ---\n").unwrap();
+        assert_eq!(previous(9).unwrap(), ["three", "--- run x ---"]);
+        assert_eq!(previous(1).unwrap(), ["--- run x ---"]);
+        assert_eq!(logs.tail_of_previous(&id, 9, 16).unwrap().unwrap(), ["--- run x ---"]);
+    }
+
+    #[test]
+    fn a_place_stays_right_when_the_log_is_rotated_and_tells_a_stranger() {
+        let (_dir, logs, id, mut file) = log_with(b"one\n");
+        logs.rotate(&id).unwrap();
+        file.write_all(b"two\n").unwrap();
+        logs.rotate(&id).unwrap();
+        file.write_all(b"three\n").unwrap();
+        let (mut position, mut block) = (4, [0; 64]);
+        let read = logs.read(&id, &mut position, &mut block).unwrap();
+        assert_eq!((&block[..read], position), (&b"two\n"[..], 8));
+        assert_eq!([14, 15].map(|at| logs.reaches(&id, at).unwrap()), [true, false]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod launch;
 pub mod log;
 mod mailbox;
 pub(crate) mod procfs;
+pub mod reasons;
 mod sse;
 pub mod worker_io;
 

@@ -4,19 +4,32 @@ use crate::limits;
 use crate::process::log::is_continuation;
 
 /// Bytes in, events out. Lines end with `\n`, `\r\n` or `\r`, so that each step of a progress bar is an
-/// event; invalid UTF-8 is replaced.
+/// event; invalid UTF-8 is replaced. The `id` of an event is the place in the log behind it.
 #[derive(Debug, Default)]
 pub(super) struct LineEvents {
     /// The line that has not ended yet.
     line: Vec<u8>,
     /// The last byte was a `\r` that ended a line: a `\n` belongs to it.
     after_return: bool,
+    /// The next byte is the last one of an event that the reader has seen.
+    is_seen: bool,
 }
 
 impl LineEvents {
-    /// Appends an event to `out` for each line that ends in `bytes`, or gets too long.
-    pub(super) fn on_bytes(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    /// Events for who has seen the byte that comes first, and all before it.
+    pub(super) fn resumed() -> Self {
+        Self { is_seen: true, ..Self::default() }
+    }
+
+    /// Appends an event to `out` for each line that ends in `bytes`, or gets too long. `end_place`: the
+    /// place behind them.
+    pub(super) fn on_bytes(&mut self, mut bytes: &[u8], end_place: u64, out: &mut Vec<u8>) {
         while !bytes.is_empty() {
+            if std::mem::take(&mut self.is_seen) {
+                self.after_return = bytes[0] == b'\r';
+                bytes = &bytes[1..];
+                continue;
+            }
             if std::mem::take(&mut self.after_return) && bytes[0] == b'\n' {
                 bytes = &bytes[1..];
                 continue;
@@ -25,34 +38,37 @@ impl LineEvents {
             let end = bytes.iter().take(room).position(|b| matches!(b, b'\n' | b'\r'));
             let taken = end.unwrap_or(room.min(bytes.len()));
             self.line.extend_from_slice(&bytes[..taken]);
-            match end.map(|end| bytes[end]) {
+            let ended_by = end.map(|end| bytes[end]);
+            bytes = &bytes[taken + usize::from(end.is_some())..];
+            let place = end_place - bytes.len() as u64;
+            match ended_by {
                 Some(b'\r') => {
                     self.after_return = !self.line.is_empty();
                     if self.after_return {
-                        self.emit(self.line.len(), out);
+                        self.emit(self.line.len(), place, out);
                     }
                 }
-                Some(_) => self.emit(self.line.len(), out),
+                Some(_) => self.emit(self.line.len(), place, out),
                 None if self.line.len() == limits::FOLLOWER_LINE_BYTES_MAX => {
-                    self.emit(whole_characters(&self.line), out);
+                    let whole = whole_characters(&self.line);
+                    self.emit(whole, place - (self.line.len() - whole) as u64, out);
                 }
                 None => {}
             }
-            bytes = &bytes[taken + usize::from(end.is_some())..];
         }
     }
 
     /// Appends what is left as an event, and the one that says that there will be no other.
-    pub(super) fn on_end(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn on_end(&mut self, place: u64, out: &mut Vec<u8>) {
         if !self.line.is_empty() {
-            self.emit(self.line.len(), out);
+            self.emit(self.line.len(), place, out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
 
     /// Makes the first `bytes` of the line an event.
-    fn emit(&mut self, bytes: usize, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"data: ");
+    fn emit(&mut self, bytes: usize, place: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("id: {place}\ndata: ").as_bytes());
         out.extend_from_slice(String::from_utf8_lossy(&self.line[..bytes]).as_bytes());
         out.extend_from_slice(b"\n\n");
         self.line.drain(..bytes);
@@ -76,13 +92,36 @@ fn whole_characters(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
+    /// The data of the events.
     fn events(pieces: &[&[u8]]) -> String {
-        let (mut events, mut out) = (LineEvents::default(), Vec::new());
+        let text = with_ids(LineEvents::default(), pieces, 0);
+        let lines = text.split_inclusive('\n').filter(|line| !line.starts_with("id: "));
+        lines.collect()
+    }
+
+    fn with_ids(mut events: LineEvents, pieces: &[&[u8]], mut place: u64) -> String {
+        let mut out = Vec::new();
         for piece in pieces {
-            events.on_bytes(piece, &mut out);
+            place += piece.len() as u64;
+            events.on_bytes(piece, place, &mut out);
         }
-        events.on_end(&mut out);
+        events.on_end(place, &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn who_comes_back_with_an_id_misses_nothing_and_sees_nothing_twice() {
+        let long = "€".repeat(limits::FOLLOWER_LINE_BYTES_MAX / 2);
+        let log = format!("eins\r\n\nzwölf\r10 %\r20 %\r\n{long}\nend");
+        let whole = with_ids(LineEvents::default(), &[log.as_bytes()], 0);
+        let events: Vec<&str> = whole.split_inclusive("\n\n").collect();
+        assert!(events.len() > 8);
+        for (at, event) in events[..events.len() - 1].iter().enumerate() {
+            let id = event.strip_prefix("id: ").unwrap().split('\n').next().unwrap();
+            let seen = id.parse::<usize>().unwrap() - 1;
+            let rest = with_ids(LineEvents::resumed(), &[&log.as_bytes()[seen..]], seen as u64);
+            assert_eq!(rest, events[at + 1..].concat(), "after {id}");
+        }
     }
 
     #[test]

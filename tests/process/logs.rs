@@ -67,7 +67,7 @@ fn a_reader_that_does_not_read_stops_the_reading_and_loses_nothing() {
 fn followers_are_bounded_and_a_place_is_free_again_when_one_goes() {
     let hive = Hive::new();
     let followers = hive.followers.as_ref().unwrap();
-    let follow = || followers.follow(id("w"), 0, Box::new(|| ()));
+    let follow = || followers.follow(id("w"), 0, None, Box::new(|| ()));
     let mut all: Vec<_> = (0..limits::FOLLOWERS_MAX).map(|_| follow().unwrap()).collect();
     assert_eq!(follow().err(), Some(TooManyFollowers));
     all.pop();

@@ -112,7 +112,7 @@ impl Hive {
     pub fn follow(&self, name: &str, lines: usize) -> Reader {
         let (wake, woken) = crossbeam_channel::unbounded();
         let wake = Box::new(move || wake.send(()).unwrap_or(()));
-        let stream = self.followers.as_ref().unwrap().follow(id(name), lines, wake).unwrap();
+        let stream = self.followers.as_ref().unwrap().follow(id(name), lines, None, wake).unwrap();
         Reader { stream, woken, text: Vec::new() }
     }
 
@@ -173,8 +173,10 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// What came, without the ids.
     pub fn text(&self) -> String {
-        String::from_utf8(self.text.clone()).unwrap()
+        let text = String::from_utf8(self.text.clone()).unwrap();
+        text.split_inclusive('\n').filter(|line| !line.starts_with("id: ")).collect()
     }
 
     fn read_while(&mut self, goes_on: impl Fn(&str) -> bool) -> bool {

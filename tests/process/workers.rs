@@ -42,9 +42,9 @@ fn the_last_words_of_a_run_are_its_own() {
     let second = LaunchJob { run: Run(2), ..job("w", 0, &["sh", "-c", "echo words of the second; exit 2"]) };
     hive.ask(Job::Launch(second));
     while !matches!(hive.next(), Event::GroupDead { .. }) {}
-    hive.ask(Job::ReadLogTail { id: id("w"), run: Run(2) });
+    hive.ask(Job::ReadLogTail { id: id("w"), run: Run(2), status: None });
     let lines = vec!["words of the second".to_owned()];
-    assert_eq!(hive.next(), Event::LogTail { id: id("w"), run: Run(2), lines });
+    assert_eq!(hive.next(), Event::LogTail { id: id("w"), run: Run(2), lines, reason: None });
     let all = hive.logs.tail(&id("w"), 10, 1000).unwrap();
     assert_eq!(all, ["words of the first", "--- run 2 ---", "words of the second"]);
 }
@@ -54,12 +54,12 @@ fn a_worker_that_ends_by_itself_is_seen_with_its_code_and_its_last_words() {
     let hive = Hive::new();
     hive.script("echo last words; exit 7");
     hive.expect_end(ExitStatus::Code(7));
-    hive.ask(Job::ReadLogTail { id: id("w"), run: Run(1) });
+    hive.ask(Job::ReadLogTail { id: id("w"), run: Run(1), status: None });
     let lines = vec!["last words".to_owned()];
-    assert_eq!(hive.next(), Event::LogTail { id: id("w"), run: Run(1), lines });
+    assert_eq!(hive.next(), Event::LogTail { id: id("w"), run: Run(1), lines, reason: None });
     hive.ask(Job::DeleteLog { id: id("w") });
-    hive.ask(Job::ReadLogTail { id: id("w"), run: Run(1) });
-    assert_eq!(hive.next(), Event::LogTail { id: id("w"), run: Run(1), lines: Vec::new() });
+    hive.ask(Job::ReadLogTail { id: id("w"), run: Run(1), status: None });
+    assert_eq!(hive.next(), Event::LogTail { id: id("w"), run: Run(1), lines: Vec::new(), reason: None });
 }
 
 #[test]

@@ -77,8 +77,8 @@ impl Memory {
     /// The world does what a well-behaved one does at once: logs are read, killed processes die.
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
-            if let Effect::Disk(DiskJob::ReadLogTail { id, run }) = &effect {
-                self.on(Event::LogTail { id: id.clone(), run: *run, lines: Vec::new() });
+            if let Effect::Disk(DiskJob::ReadLogTail { id, run, .. }) = &effect {
+                self.on(Event::LogTail { id: id.clone(), run: *run, lines: Vec::new(), reason: None });
             }
             self.effects.push(effect);
         }

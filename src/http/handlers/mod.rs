@@ -136,8 +136,11 @@ impl Api {
             Route::Ready => workers::ready(self, who, request)?,
             Route::Heartbeat => workers::heartbeat(self, who, request)?,
             Route::Stop { id, force } => workers::stop(self, id, force)?,
-            Route::Logs { id, tail, follow: false } => workers::log_tail(self, &id, tail)?,
-            Route::Logs { id, tail, follow: true } => return Ok(Reply::Stream(self.follow(id, tail)?)),
+            Route::Logs { id, tail, follow: true, .. } => {
+                let seen = request.head.header("Last-Event-ID").and_then(|id| id.parse().ok());
+                return Ok(Reply::Stream(self.follow(id, tail, seen)?));
+            }
+            Route::Logs { id, tail, previous, .. } => workers::log_tail(self, &id, tail, previous)?,
             Route::Shutdown => self.shutdown(request)?,
             Route::Health | Route::List | Route::Worker(_) | Route::Events => {
                 return Err(ApiError::new(Code::Internal, "a read was handed to a request thread").into());
@@ -146,7 +149,7 @@ impl Api {
         Ok(Reply::Answer(answer))
     }
 
-    fn follow(&self, id: WorkerId, tail: usize) -> Result<Box<dyn Source>, ApiError> {
+    fn follow(&self, id: WorkerId, tail: usize, seen: Option<u64>) -> Result<Box<dyn Source>, ApiError> {
         workers::known(self, &id)?;
         let streams = Arc::clone(&self.streams);
         let wake = Box::new(move || {
@@ -154,7 +157,7 @@ impl Api {
                 streams.wake();
             }
         });
-        let following = self.followers.follow(id.clone(), tail, wake).map_err(|_| {
+        let following = self.followers.follow(id.clone(), tail, seen, wake).map_err(|_| {
             ApiError::new(Code::Overloaded, "too many logs are being followed")
                 .with_header("Retry-After", "1")
         })?;

@@ -61,13 +61,21 @@ pub(super) fn heartbeat(api: &Api, who: &Who, request: &Request) -> Result<Answe
     Ok(done(200, "noted"))
 }
 
-/// The end of a log. A worker that was never launched has none yet: that is an empty log.
-pub(super) fn log_tail(api: &Api, id: &WorkerId, lines: usize) -> Result<Answer, ApiError> {
+/// The end of a log, or of what the run before the last one wrote. A worker that was never launched has none
+/// yet: that is an empty log.
+pub(super) fn log_tail(api: &Api, id: &WorkerId, lines: usize, previous: bool) -> Result<Answer, ApiError> {
     known(api, id)?;
-    let tail = api.logs.tail(id, lines, LOG_TAIL_BYTES_MAX).map_err(|error| {
+    let tail = if previous {
+        api.logs.tail_of_previous(id, lines, LOG_TAIL_BYTES_MAX)
+    } else {
+        api.logs.tail(id, lines, LOG_TAIL_BYTES_MAX).map(Some)
+    };
+    let tail = tail.map_err(|error| {
         log::warn!("log not readable worker={id} error={error}");
         ApiError::new(Code::Internal, "the log cannot be read")
     })?;
+    let no_run = || ApiError::new(Code::NotFound, "the log has no run before the last one");
+    let tail = tail.ok_or_else(no_run)?;
     let text = tail.into_iter().fold(String::new(), |text, line| text + &line + "\n");
     Ok(Answer::bytes(200, "text/plain; charset=utf-8", Body::Owned(text.into_bytes())))
 }

@@ -441,8 +441,13 @@ impl World {
                     let usage = Usage { rss_bytes: 1, read_bytes, log_bytes };
                     self.answer(Event::Measured { id, run, usage });
                 }
-                Effect::Disk(DiskJob::ReadLogTail { id, run }) => {
-                    self.answer(Event::LogTail { id, run, lines: vec!["last words".to_owned()] });
+                Effect::Disk(DiskJob::ReadLogTail { id, run, .. }) => {
+                    self.answer(Event::LogTail {
+                        id,
+                        run,
+                        lines: vec!["last words".to_owned()],
+                        reason: Some("of old age".to_owned()),
+                    });
                 }
                 Effect::Disk(DiskJob::RotateLog { .. }) => {}
                 Effect::Disk(DiskJob::DeleteLog { id }) => {

@@ -430,6 +430,72 @@ pub enum ReportedState {
     Busy,
 }
 
+/// `GET /v1/workers/kinds`: 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindList {
+    /// All kinds: the built-in ones first.
+    pub kinds: Vec<KindInfo>,
+}
+
+/// A way to launch a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindInfo {
+    /// Its name.
+    pub kind: String,
+    /// How it says that it is ready.
+    pub protocol: KindProtocol,
+    /// What it can compute with.
+    pub backends: Vec<Backend>,
+    /// Its program is on the machine.
+    pub found: bool,
+    /// Where that is.
+    pub path: Option<String>,
+    /// What the program says of itself; `None` if it is not asked, does not say, or takes too long.
+    pub version: Option<String>,
+    /// Where the kind comes from.
+    pub source: KindSource,
+}
+
+/// How a kind says that it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KindProtocol {
+    /// It calls the hive.
+    Native,
+    /// The hive asks it.
+    Probe,
+}
+
+impl KindProtocol {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// Where a kind comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KindSource {
+    /// Every hive has it.
+    Builtin,
+    /// A manifest that the operator gave.
+    File,
+}
+
+impl KindSource {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::File => "file",
+        }
+    }
+}
+
 /// An answer that only says that it was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {

@@ -15,8 +15,8 @@ use ureq::http::{Response, Uri};
 use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use crate::api::{
-    self, CapacityAnswer, Devices, DownloadRequest, DownloadResponse, ErrorBody, ErrorObject, Model,
-    ModelList, Worker, WorkerList,
+    self, CapacityAnswer, Devices, DownloadRequest, DownloadResponse, ErrorBody, ErrorObject, KindInfo,
+    KindList, Model, ModelList, Worker, WorkerList,
 };
 use crate::id::{Token, WorkerId};
 use crate::limits;
@@ -263,6 +263,15 @@ impl HiveClient {
     /// Any but [`ClientError::BadUrl`].
     pub fn cancel_download(&self, id: &str) -> Result<(), ClientError> {
         self.delete(&format!("/v1/models/download?id={}", encoded(id)))
+    }
+
+    /// `GET /v1/workers/kinds`: what the hive can launch.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn kinds(&self) -> Result<Vec<KindInfo>, ClientError> {
+        let (_, body) = self.get("/v1/workers/kinds")?;
+        parsed(&body).map(|list: KindList| list.kinds)
     }
 
     /// `GET /v1/models`: what is in the model cache.

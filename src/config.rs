@@ -44,6 +44,8 @@ pub struct Config {
     pub worker_ports: RangeInclusive<u16>,
     /// The kinds of workers there are.
     pub kinds: Kinds,
+    /// What is read again on SIGHUP.
+    pub sources: Sources,
     /// Where devices are looked for.
     pub probe: ProbeConfig,
     /// What is kept from the workers: memory, devices.
@@ -60,6 +62,31 @@ pub struct Config {
     pub max_connections: usize,
     /// How the log looks.
     pub log_format: LogFormat,
+}
+
+/// What a user may change while the hive runs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sources {
+    /// Manifests of kinds.
+    pub kind_files: Vec<PathBuf>,
+    /// Programs of kinds, by their names.
+    pub programs: Vec<(String, PathBuf)>,
+    /// The API's token, if it comes from a file.
+    pub token_file: Option<PathBuf>,
+    /// The queen's token.
+    pub queen_token: QueenTokenSource,
+}
+
+/// Where the queen's token comes from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum QueenTokenSource {
+    /// A file.
+    File(PathBuf),
+    /// It is the hive's own, whatever that is.
+    #[default]
+    Own,
+    /// The environment, which does not change.
+    Fixed,
 }
 
 /// Where heartbeats go.

@@ -40,6 +40,7 @@ use crate::http::handlers::{self, Api};
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
 use crate::id::{DownloadId, Pgid, SystemEntropy, WorkerId};
 use crate::kinds::{CommandLine, Values, find_program};
+use crate::latest::Latest;
 use crate::lifecycle::event::{Effect, Event, LaunchJob};
 use crate::lifecycle::fleet::Effects;
 use crate::lifecycle::picture::Picture;
@@ -53,8 +54,9 @@ use crate::models::hub::Hub;
 use crate::net::Cut;
 use crate::process::follow::Followers;
 use crate::process::log::Logs;
-use crate::process::{Jobs, Owner, exits, follow, launch, worker_io};
+use crate::process::{Jobs, Owner, exits, follow, launch, version_child, versions, worker_io};
 use crate::relay::{Relay, RelayConfig};
+use crate::reload::Reload;
 use crate::sys;
 use crate::thread::Joined;
 
@@ -70,6 +72,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match parsed {
         Parsed::ProbeGpus(args) => child::main(&args),
+        Parsed::AskVersion(args) => version_child::main(&args),
         Parsed::Devices(command) => show(command.run()),
         Parsed::Pull(command) => show(command.run()),
         Parsed::Models(command) => show(command.run()),
@@ -79,6 +82,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok((text, fits)) => {
                 let printed = print(&text);
                 if fits { printed } else { ExitCode::from(DOES_NOT_FIT) }
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::from(error.exit_code)
+            }
+        },
+        Parsed::Kinds(command) => match command.run() {
+            Ok((text, good)) => {
+                let printed = print(&text);
+                if good { printed } else { ExitCode::from(2) }
             }
             Err(error) => {
                 eprintln!("{error}");
@@ -169,7 +182,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let owner = Owner::random(&mut entropy);
     let boot_id = uuid::Uuid::new_v4().to_string();
     let logs = Arc::new(Logs::new(config.data_dir.join("logs")));
-    let kinds = Arc::new(config.kinds);
+    let kinds = Arc::new(Latest::new(config.kinds));
+    let token = Arc::new(Latest::new(config.token));
     let urls = Urls::new(config.advertise_url.as_deref(), address, &config.host_name);
     let picture = Arc::new(Picture::new(config.hive_id.clone(), boot_id.clone(), &worker_host.to_string()));
     let (inbox, outbox) = supervisor::inbox();
@@ -196,6 +210,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         }
     };
     let looked = tell(&inbox);
+    let (versions_thread, versions) = versions::start(config.probe.program.clone())?;
     let (devices_thread, devices) =
         devices::start(config.probe, groups, move |picture| looked(Event::Devices(picture)))?;
     devices.refresh(); // drivers take their time at first
@@ -256,12 +271,19 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         Joined::spawn_vital("supervisor", stop, body)?
     };
 
+    let reload = Reload {
+        sources: config.sources,
+        kinds: Arc::clone(&kinds),
+        token: Arc::clone(&token),
+        relay: relay.clone(),
+    };
     let (hub_desk, hub_requests) = bounded(HUB_QUEUE_MAX);
     let api = Api {
-        token: config.token,
+        token,
         picture: Arc::clone(&picture),
         inbox: inbox.clone(),
         kinds,
+        versions,
         catalog: Catalog::new(&config.model_dir),
         model_dir: config.model_dir,
         hub,
@@ -295,7 +317,11 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
             continue;
         }
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("?");
-        if matches!(signal, SIGHUP | SIGUSR1 | SIGUSR2) {
+        if signal == SIGHUP {
+            reload.again();
+            continue;
+        }
+        if matches!(signal, SIGUSR1 | SIGUSR2) {
             warn!("signal without a meaning ignored signal={name}");
             continue;
         }
@@ -305,7 +331,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         }
         force = true;
     }
-    drop(reaper);
+    drop((reaper, reload));
     supervisor.join();
     let left = left.get().copied().unwrap_or_default();
     if let Some(relay) = relay.and_then(Arc::into_inner) {
@@ -323,6 +349,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     server.drain(HTTP_DRAIN);
     drop((hub_threads, download_threads));
     follow_thread.join();
+    versions_thread.join();
     devices_thread.join();
     info!("hive ends");
     Ok(Ended::Clean)

@@ -221,6 +221,9 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Cuda, Self::Rocm, Self::Vulkan, Self::Metal];
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -236,10 +239,7 @@ impl Backend {
 impl std::str::FromStr for Backend {
     type Err = ();
     fn from_str(s: &str) -> Result<Self, ()> {
-        [Self::Cpu, Self::Cuda, Self::Rocm, Self::Vulkan, Self::Metal]
-            .into_iter()
-            .find(|b| b.as_str() == s)
-            .ok_or(())
+        Self::ALL.into_iter().find(|b| b.as_str() == s).ok_or(())
     }
 }
 

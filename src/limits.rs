@@ -133,6 +133,20 @@ pub const KIND_NAME_BYTES_MAX: usize = 64;
 pub const PROBE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
 /// A manifest's `probe.timeout`.
 pub const PROBE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+/// A program that is asked for its version; beyond it it is killed, and its version is unknown. vLLM takes seconds.
+pub const VERSION_DEADLINE: Duration = Duration::from_secs(10);
+/// What a request waits for versions that nobody has asked for yet; beyond it they are unknown to it.
+pub const VERSION_WAIT: Duration = Duration::from_secs(2);
+/// What a program may print when it is asked for its version; beyond it it is killed, and its version is unknown.
+pub const VERSION_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Characters of a version; what is beyond is left out.
+pub const VERSION_CHARS_MAX: usize = 120;
+/// A program that did not tell its version is asked again after so long.
+pub const VERSION_RETRY: Duration = Duration::from_secs(60);
+/// Programs that are asked for their versions at once; further ones wait.
+pub const VERSIONS_AT_ONCE: usize = 4;
+/// Versions that are remembered; beyond it the one looked at longest ago is forgotten.
+pub const VERSIONS_KEPT_MAX: usize = 256;
 /// Files and folders of one model's snapshot; beyond it the model is refused. The largest have some hundred.
 pub const SNAPSHOT_ENTRIES_MAX: usize = 10_000;
 /// Shards of one model; a name that says more is taken for that of a whole file. The largest have some hundred.

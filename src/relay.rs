@@ -19,6 +19,7 @@ use ureq::{Agent, Proxy, ProxyProtocol};
 
 use crate::api::Heartbeat;
 use crate::id::{SystemEntropy, Token};
+use crate::latest::Latest;
 use crate::limits;
 use crate::net::{Deadline, Line, Names};
 use crate::thread::Joined;
@@ -104,6 +105,7 @@ pub struct Relay {
     /// Takes the last word; none once it was said.
     ended: Option<Sender<Heartbeat>>,
     deadline: Arc<Deadline>,
+    token: Arc<Latest<Option<Token>>>,
     thread: Option<Joined>,
 }
 
@@ -119,17 +121,23 @@ impl Relay {
         let (changes, changed) = bounded(1);
         let (ended, last) = bounded(1);
         let deadline = Arc::new(Deadline::new()?);
-        let poster = Poster::new(config.url, config.token, Arc::clone(&deadline));
+        let token = Arc::new(Latest::new(config.token));
+        let poster = Poster::new(config.url, Arc::clone(&token), Arc::clone(&deadline));
         let interval = config.interval;
         let thread =
             Joined::spawn_vital("relay", || {}, move || run(poster, interval, &newest, &changed, &last))?;
-        Ok(Self { changes, ended: Some(ended), deadline, thread: Some(thread) })
+        Ok(Self { changes, ended: Some(ended), deadline, token, thread: Some(thread) })
     }
 
     /// Some worker's state has changed. Never waits; changes that come while one is known are the same.
     pub fn changed(&self) {
         // Full: the thread has not looked yet, and will.
         let _ = self.changes.try_send(());
+    }
+
+    /// Shows the queen `token` from the next post on.
+    pub fn set_token(&self, token: Option<Token>) {
+        self.token.set(token);
     }
 
     /// Ends the relay with `last`, whose `sequence` is replaced too.
@@ -211,7 +219,7 @@ impl fmt::Display for Failure {
 /// Makes and sends one heartbeat after the other.
 struct Poster {
     url: QueenUrl,
-    token: Option<Token>,
+    token: Arc<Latest<Option<Token>>>,
     deadline: Arc<Deadline>,
     line: Line,
     agent: Agent,
@@ -219,7 +227,7 @@ struct Poster {
 }
 
 impl Poster {
-    fn new(url: QueenUrl, token: Option<Token>, deadline: Arc<Deadline>) -> Self {
+    fn new(url: QueenUrl, token: Arc<Latest<Option<Token>>>, deadline: Arc<Deadline>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -259,7 +267,7 @@ impl Poster {
 
     fn send(&self, body: &[u8]) -> Result<(), Failure> {
         let mut request = self.agent.post(self.url.0.clone()).header("Content-Type", "application/json");
-        if let Some(token) = &self.token {
+        if let Some(token) = &*self.token.get() {
             request = request.header("Authorization", format!("Bearer {}", token.secret()));
         }
         let answer = request.send(body).map_err(Failure::Transfer)?;

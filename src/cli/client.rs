@@ -16,6 +16,10 @@ pub(super) struct Typed {
     pub token_file: Option<PathBuf>,
     pub json: bool,
     pub local: bool,
+    /// Of `kinds --local`.
+    pub kind_files: Vec<PathBuf>,
+    /// Of `kinds --local`.
+    pub workers: Vec<(String, PathBuf)>,
     /// Of `capacity`; its model is that of any command with one.
     pub query: CapacityQuery,
     /// Of `logs`, like what follows.
@@ -32,6 +36,8 @@ impl Default for Typed {
             token_file: None,
             json: false,
             local: false,
+            kind_files: Vec::new(),
+            workers: Vec::new(),
             query: CapacityQuery::default(),
             worker_id: None,
             tail: LOG_TAIL_LINES,

@@ -6,6 +6,7 @@ use super::COMMANDS;
 use super::capacity;
 use super::devices;
 use super::flags::{FLAGS, Flag};
+use super::kinds;
 use super::logs;
 use super::models;
 use super::pull;
@@ -111,6 +112,31 @@ pub(super) fn logs() -> String {
     text
 }
 
+/// `rbee-hive kinds --help`.
+pub(super) fn kinds() -> String {
+    let about = "Show the kinds of workers: which program each launches, and whether it is here.";
+    let mut text = command(about, "kinds [check|schema] [FLAGS]", &kinds::FLAGS);
+    text.push_str(
+        "\n`rbee-hive kinds check FILE…` checks manifests without a hive;\n\
+         `rbee-hive kinds schema` prints the JSON Schema of a manifest.\n\
+         A URL or token that is not given is read from the environment.\n",
+    );
+    text
+}
+
+/// `rbee-hive kinds check --help`.
+pub(super) fn kinds_check() -> String {
+    let about = "Check manifests of kinds as `serve` would, and name the first mistake in each.";
+    let mut text = command(about, "kinds check FILE… [FLAGS]", &kinds::CHECK_FLAGS);
+    text.push_str("\nThe exit code is 0 if all are good, 2 if one is not.\n");
+    text
+}
+
+/// `rbee-hive kinds schema --help`.
+pub(super) fn kinds_schema() -> String {
+    command("Print the JSON Schema (2020-12) of a kind's manifest.", "kinds schema", &kinds::SCHEMA_FLAGS)
+}
+
 /// A command and its flags.
 fn command<T>(about: &str, usage: &str, flags: &[Flag<T>]) -> String {
     let mut text = format!("{about}\n\nUsage: rbee-hive {usage}\n\nFlags:\n");
@@ -170,7 +196,9 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for text in [top(), serve(), devices(), capacity(), pull(), models(), rm(), logs()] {
+        let kinds = [kinds(), kinds_check(), kinds_schema()];
+        let all = [top(), serve(), devices(), capacity(), pull(), models(), rm(), logs()];
+        for text in all.into_iter().chain(kinds) {
             for line in text.lines() {
                 assert!(line.chars().count() <= WIDTH, "{line}");
             }

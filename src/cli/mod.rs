@@ -11,17 +11,19 @@ use lexopt::Arg;
 
 use crate::config::Config;
 use crate::devices::child;
+use crate::nearest;
+use crate::process::version_child;
 
 pub mod capacity;
 pub mod client;
 pub mod devices;
 mod flags;
 mod help;
+pub mod kinds;
 pub mod logs;
 pub mod models;
-mod nearest;
 pub mod pull;
-mod resolve;
+pub(crate) mod resolve;
 pub mod rm;
 mod table;
 mod value;
@@ -48,8 +50,12 @@ pub enum Parsed {
     Remove(rm::Command),
     /// Show what a worker wrote.
     Logs(logs::Command),
+    /// Show kinds of workers, or check their manifests.
+    Kinds(kinds::Command),
     /// Be a probe child with these arguments.
     ProbeGpus(Vec<OsString>),
+    /// Run this program and its arguments to be told its version.
+    AskVersion(Vec<OsString>),
     /// Print this on stdout, exit 0.
     Print(String),
     /// No command was given: print this help on stderr, exit 2.
@@ -98,7 +104,7 @@ struct Command {
     help: &'static str,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 8] = [
     Command { name: "serve", help: "Run the hive in the foreground" },
     Command { name: "devices", help: "Show what a machine has to compute with" },
     Command { name: "capacity", help: "Tell whether a model fits" },
@@ -106,6 +112,7 @@ const COMMANDS: [Command; 7] = [
     Command { name: "models", help: "Show the models that are here" },
     Command { name: "rm", help: "Delete a model" },
     Command { name: "logs", help: "Show what a worker wrote" },
+    Command { name: "kinds", help: "Show what can be launched; check a manifest" },
 ];
 
 /// Reads the command line: `args` without the program's name.
@@ -166,6 +173,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: Environment<'_>) -> Re
                 Asked::Run(typed) => Parsed::Logs(logs::command(&typed, env)?),
             })
         }
+        Some(Arg::Value(name)) if name == "kinds" => kinds::read(parser, env),
+        Some(Arg::Value(name)) if name == version_child::COMMAND => {
+            parser.raw_args().map(|rest| Parsed::AskVersion(rest.collect())).map_err(|e| unexpected(&e))
+        }
         Some(Arg::Value(name)) if name == child::COMMAND => {
             parser.raw_args().map(|rest| Parsed::ProbeGpus(rest.collect())).map_err(|e| unexpected(&e))
         }
@@ -193,15 +204,27 @@ type Word<T> = fn(&mut T, &OsStr) -> Result<(), String>;
 
 /// Reads what follows a command that takes the flags of one table and, if it takes one, a word.
 fn typed<T: Default>(
-    mut parser: lexopt::Parser,
+    parser: lexopt::Parser,
     command: &str,
     flags: &'static [Flag<T>],
     word: Option<(&str, Word<T>)>,
     help: fn() -> String,
     env: Environment<'_>,
 ) -> Result<Asked<T>, CliError> {
+    typed_words(parser, command, flags, word.map(|(name, set)| (name, set, 1)), help, env)
+}
+
+/// As [`typed`], with at most so many words.
+fn typed_words<T: Default>(
+    mut parser: lexopt::Parser,
+    command: &str,
+    flags: &'static [Flag<T>],
+    word: Option<(&str, Word<T>, usize)>,
+    help: fn() -> String,
+    env: Environment<'_>,
+) -> Result<Asked<T>, CliError> {
     let mut given: Vec<Vec<OsString>> = vec![Vec::new(); flags.len()];
-    let mut text = None;
+    let mut words = Vec::new();
     while let Some(arg) = parser.next().map_err(|e| unexpected(&e))? {
         let (at, flag) = match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Print(help())),
@@ -215,8 +238,8 @@ fn typed<T: Default>(
                 let found = flags.iter().enumerate().find(|(_, flag)| Some(flag.name) == long);
                 found.ok_or_else(|| unknown_short(name, command))?
             }
-            Arg::Value(value) if word.is_some() && text.is_none() => {
-                text = Some(value);
+            Arg::Value(value) if word.is_some_and(|(_, _, most)| words.len() < most) => {
+                words.push(value);
                 continue;
             }
             Arg::Value(value) => return Err(CliError::usage(format!("unexpected argument {value:?}"))),
@@ -237,7 +260,8 @@ fn typed<T: Default>(
     for (flag, values) in flags.iter().zip(&given) {
         read(flag, values, env, &mut typed)?;
     }
-    if let (Some((name, set)), Some(text)) = (word, &text) {
+    let Some((name, set, _)) = word else { return Ok(Asked::Run(typed)) };
+    for text in &words {
         set(&mut typed, text).map_err(|wrong| CliError::usage(format!("{name}: {text:?} {wrong}")))?;
     }
     Ok(Asked::Run(typed))

@@ -9,7 +9,7 @@ use super::flags::Typed;
 use super::value::is_hive_id_char;
 use super::{CliError, Environment};
 use crate::capacity::ledger::Rules;
-use crate::config::{Config, QueenConfig};
+use crate::config::{Config, QueenConfig, QueenTokenSource, Sources};
 use crate::devices::ProbeConfig;
 use crate::id::Token;
 use crate::kinds::{Kinds, KindsError};
@@ -24,6 +24,17 @@ pub(super) fn config(typed: Typed, env: Environment<'_>) -> Result<Config, CliEr
             .with_hint("set one with --token-file or RBEE_HIVE_TOKEN, or bind to 127.0.0.1"));
     }
     let queen_token = self::token(typed.queen_token_file.as_deref(), "RBEE_HIVE_QUEEN_TOKEN", env)?;
+    let kinds = Kinds::load(&typed.kind_files, &typed.workers).map_err(kinds_error)?;
+    let sources = Sources {
+        kind_files: typed.kind_files,
+        programs: typed.workers,
+        token_file: typed.token_file,
+        queen_token: match (typed.queen_token_file, &queen_token) {
+            (Some(file), _) => QueenTokenSource::File(file),
+            (None, Some(_)) => QueenTokenSource::Fixed,
+            (None, None) => QueenTokenSource::Own,
+        },
+    };
     let queen = typed.queen_url.map(|url| QueenConfig { url, token: queen_token.or_else(|| token.clone()) });
     Ok(Config {
         bind: typed.bind,
@@ -40,7 +51,8 @@ pub(super) fn config(typed: Typed, env: Environment<'_>) -> Result<Config, CliEr
         restart_limit: typed.restart_limit,
         worker_host: typed.worker_host,
         worker_ports: typed.worker_ports,
-        kinds: Kinds::load(&typed.kind_files, &typed.workers).map_err(kinds_error)?,
+        kinds,
+        sources,
         probe: ProbeConfig::from_env(env),
         rules: Rules {
             reserve: typed.reserve.into_iter().collect(),
@@ -55,7 +67,7 @@ pub(super) fn config(typed: Typed, env: Environment<'_>) -> Result<Config, CliEr
     })
 }
 
-fn kinds_error(error: KindsError) -> CliError {
+pub(super) fn kinds_error(error: KindsError) -> CliError {
     let flag = match error {
         KindsError::NoSuchKind { .. } => "--worker",
         KindsError::Manifest(_) | KindsError::Twice { .. } => "--kind-file",
@@ -69,18 +81,24 @@ pub(super) fn token(
     name: &str,
     env: Environment<'_>,
 ) -> Result<Option<Token>, CliError> {
-    let wrong = |source: &str, what: &str| {
-        let hint = "a token is one line of 1 to 1024 visible ASCII characters";
-        CliError::runtime(format!("{source}: {what}")).with_hint(hint)
-    };
     if let Some(file) = file {
-        let source = format!("token file {file:?}");
-        let line = first_line(file).map_err(|e| wrong(&source, &format!("cannot be read: {e}")))?;
-        return Token::parse(&line).map(Some).ok_or_else(|| wrong(&source, no_token(&line)));
+        return token_in(file).map(Some);
     }
     let Some(value) = env(name) else { return Ok(None) };
     let value = value.to_string_lossy();
-    Token::parse(value.trim()).map(Some).ok_or_else(|| wrong(name, no_token(value.trim())))
+    Token::parse(value.trim()).map(Some).ok_or_else(|| wrong_token(name, no_token(value.trim())))
+}
+
+/// The token in `file`.
+pub(crate) fn token_in(file: &Path) -> Result<Token, CliError> {
+    let source = format!("token file {file:?}");
+    let line = first_line(file).map_err(|e| wrong_token(&source, &format!("cannot be read: {e}")))?;
+    Token::parse(&line).ok_or_else(|| wrong_token(&source, no_token(&line)))
+}
+
+fn wrong_token(source: &str, what: &str) -> CliError {
+    let hint = "a token is one line of 1 to 1024 visible ASCII characters";
+    CliError::runtime(format!("{source}: {what}")).with_hint(hint)
 }
 
 fn no_token(text: &str) -> &'static str {

@@ -22,6 +22,8 @@ pub enum Route {
     Ready,
     /// `GET /v1/workers/list`, `GET /v1/workers`
     List,
+    /// `GET /v1/workers/kinds`
+    Kinds,
     /// `GET /v1/workers/<id>`
     Worker(WorkerId),
     /// `DELETE /v1/workers/<id>`
@@ -77,6 +79,7 @@ enum Place<'a> {
     Spawn,
     Ready,
     List,
+    Kinds,
     Worker(&'a str),
     Logs(&'a str),
     Heartbeat,
@@ -103,6 +106,7 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         Place::Spawn if post => Ok(Route::Spawn),
         Place::Ready if post => Ok(Route::Ready),
         Place::List if get => Ok(Route::List),
+        Place::Kinds if get => Ok(Route::Kinds),
         Place::Worker(id) if get => Ok(Route::Worker(worker_id(id)?)),
         Place::Worker(id) if *method == Method::Delete => {
             let force = Query(query).flag("force")?;
@@ -131,6 +135,7 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         | Place::Devices
         | Place::Capacity
         | Place::List
+        | Place::Kinds
         | Place::Logs(_)
         | Place::Events
         | Place::Progress => Err(not_allowed("GET, HEAD")),
@@ -151,6 +156,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "/v1/workers/spawn" => Place::Spawn,
         "/v1/workers/ready" => Place::Ready,
         "/v1/workers/list" | "/v1/workers" => Place::List,
+        "/v1/workers/kinds" => Place::Kinds,
         "/v1/heartbeat" => Place::Heartbeat,
         "/v1/events" => Place::Events,
         "/v1/models/download" => Place::Download,
@@ -221,7 +227,7 @@ mod tests {
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 16] = [
+        let paths: [(&str, &[Method]); 17] = [
             ("/health", &[Get, Head]),
             ("/v1/devices", &[Get, Head]),
             ("/v1/capacity", &[Get, Head]),
@@ -230,6 +236,7 @@ mod tests {
             ("/v1/workers/ready", &[Post]),
             ("/v1/workers/list", &[Get, Head]),
             ("/v1/workers", &[Get, Head]),
+            ("/v1/workers/kinds", &[Get, Head]),
             ("/v1/workers/w-1", &[Get, Head, Delete]),
             ("/v1/workers/w-1/logs", &[Get, Head]),
             ("/v1/heartbeat", &[Post]),

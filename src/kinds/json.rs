@@ -1,11 +1,13 @@
 //! Reading a JSON object field by field, so that each mistake is named by its path: repeated fields,
 //! unknown ones, missing ones, and those of a wrong type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+
+use crate::nearest;
 
 /// A mistake in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,8 @@ impl std::error::Error for Mistake {}
 pub(super) struct Object {
     prefix: String,
     fields: BTreeMap<String, Value>,
+    /// What was asked for: the fields that there may be.
+    asked: BTreeSet<String>,
 }
 
 impl Object {
@@ -51,7 +55,9 @@ impl Object {
 
     fn of(prefix: String, value: Value) -> Result<Self, Mistake> {
         match value {
-            Value::Object(fields) => Ok(Self { prefix, fields: fields.into_iter().collect() }),
+            Value::Object(fields) => {
+                Ok(Self { prefix, fields: fields.into_iter().collect(), asked: BTreeSet::new() })
+            }
             _ => Err(Mistake::new(prefix, "must be an object")),
         }
     }
@@ -68,7 +74,7 @@ impl Object {
 
     /// A text, if the field is there.
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Mistake> {
-        match self.fields.remove(name) {
+        match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(self.mistake(name, "must be a text")),
@@ -77,12 +83,12 @@ impl Object {
 
     /// A text that must be there.
     pub(super) fn required_text(&mut self, name: &str) -> Result<String, Mistake> {
-        self.text(name)?.ok_or_else(|| self.mistake(name, "is missing"))
+        self.text(name)?.ok_or_else(|| self.missing(name))
     }
 
     /// A list of texts, if the field is there.
     pub(super) fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Mistake> {
-        let Some(value) = self.fields.remove(name) else { return Ok(None) };
+        let Some(value) = self.take(name) else { return Ok(None) };
         let Value::Array(items) = value else { return Err(self.mistake(name, "must be a list of texts")) };
         let text = |(index, item)| match item {
             Value::String(text) => Ok(text),
@@ -94,7 +100,7 @@ impl Object {
     /// An object within, if the field is there.
     pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, Mistake> {
         let path = self.path(name);
-        self.fields.remove(name).map(|value| Self::of(path, value)).transpose()
+        self.take(name).map(|value| Self::of(path, value)).transpose()
     }
 
     /// The names of the fields that have not been asked for.
@@ -102,12 +108,28 @@ impl Object {
         self.fields.keys().cloned().collect()
     }
 
+    /// That the field `name` must be there; names the one that was probably meant to be it.
+    pub(super) fn missing(&self, name: &str) -> Mistake {
+        match nearest::of(name, self.fields.keys().map(String::as_str)) {
+            Some(near) => self.mistake(name, format!("is missing; is it `{}`?", escaped(near))),
+            None => self.mistake(name, "is missing"),
+        }
+    }
+
     /// Refuses what nobody asked for.
     pub(super) fn end(&self) -> Result<(), Mistake> {
-        match self.fields.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(self.mistake(name, "is no field of a manifest")),
-        }
+        let Some(name) = self.fields.keys().next() else { return Ok(()) };
+        let known = || self.asked.iter().map(String::as_str);
+        let hint = match nearest::of(name, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        Err(self.mistake(name, format!("is no field of a manifest; {hint}")))
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.asked.insert(name.to_owned());
+        self.fields.remove(name)
     }
 }
 

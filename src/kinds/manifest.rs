@@ -80,7 +80,7 @@ pub fn parse(manifest: &[u8]) -> Result<Kind, Mistake> {
     let args = match (top.texts("args")?, &protocol) {
         (Some(args), _) => templates(&top, "args", args)?,
         (None, Protocol::Native) => Vec::new(),
-        (None, Protocol::Probe(_)) => return Err(top.mistake("args", "is missing")),
+        (None, Protocol::Probe(_)) => return Err(top.missing("args")),
     };
     let env = env(&mut top)?;
     let env_allow = checked(
@@ -90,7 +90,7 @@ pub fn parse(manifest: &[u8]) -> Result<Kind, Mistake> {
         "must be a name, with `*` for its beginning or its end",
     )?;
     let args_allow = checked(&mut top, "args_allow", is_option, "must be an option, like `--threads`")?;
-    let version_args = checked(&mut top, "version_args", |arg| !arg.contains('\0'), "must not hold a NUL")?;
+    let version_args = version_args(&mut top)?;
     top.end()?;
     Ok(Kind { name, protocol, program, backends, args, env, env_allow, args_allow, version_args })
 }
@@ -109,8 +109,11 @@ pub(super) fn is_env_name(name: &str) -> bool {
 }
 
 fn is_env_pattern(pattern: &str) -> bool {
-    let rest = pattern.strip_suffix('*').or(pattern.strip_prefix('*')).unwrap_or(pattern);
-    !pattern.is_empty() && (rest.is_empty() || rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+    match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
+        (Some(start), _) => start.is_empty() || is_env_name(start),
+        (None, Some(end)) => end.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
+        (None, None) => is_env_name(pattern),
+    }
 }
 
 fn is_option(option: &str) -> bool {
@@ -126,7 +129,7 @@ fn protocol(top: &mut Object) -> Result<Protocol, Mistake> {
         ("native", None) => Ok(Protocol::Native),
         ("native", Some(_)) => Err(top.mistake("probe", "belongs to protocol `probe` only")),
         ("probe", Some(mut fields)) => read_probe(&mut fields).map(Protocol::Probe),
-        ("probe", None) => Err(top.mistake("probe", "is missing")),
+        ("probe", None) => Err(top.missing("probe")),
         _ => Err(top.mistake("protocol", "must be `native` or `probe`")),
     }
 }
@@ -180,17 +183,13 @@ fn program(top: &mut Object) -> Result<PathBuf, Mistake> {
 }
 
 fn backends(top: &mut Object) -> Result<Vec<Backend>, Mistake> {
-    let words = top.texts("backends")?.ok_or_else(|| top.mistake("backends", "is missing"))?;
+    let words = top.texts("backends")?.ok_or_else(|| top.missing("backends"))?;
     let mut backends = Vec::new();
+    once(top, "backends", &words)?;
     for (index, word) in words.iter().enumerate() {
-        let field = || format!("backends[{index}]");
-        let Ok(backend) = word.parse() else {
-            return Err(Mistake::new(field(), "must be one of cpu, cuda, rocm, vulkan, metal"));
-        };
-        if backends.contains(&backend) {
-            return Err(Mistake::new(field(), "stands there twice"));
-        }
-        backends.push(backend);
+        let known = || Backend::ALL.map(Backend::as_str).join(", ");
+        let wrong = |()| Mistake::new(format!("backends[{index}]"), format!("must be one of {}", known()));
+        backends.push(word.parse().map_err(wrong)?);
     }
     if backends.is_empty() { Err(top.mistake("backends", "must name at least one")) } else { Ok(backends) }
 }
@@ -230,9 +229,30 @@ fn checked(
     message: &str,
 ) -> Result<Vec<String>, Mistake> {
     let texts = top.texts(name)?.unwrap_or_default();
+    once(top, name, &texts)?;
     match texts.iter().position(|text| !good(text)) {
         None => Ok(texts),
         Some(index) => Err(Mistake::new(format!("{}[{index}]", top.path(name)), message)),
+    }
+}
+
+/// Arguments that are the same at each launch: none has a placeholder.
+fn version_args(top: &mut Object) -> Result<Vec<String>, Mistake> {
+    let args = top.texts("version_args")?.unwrap_or_default();
+    let templates = templates(top, "version_args", args.clone())?;
+    match templates.iter().position(|arg| arg.plain().is_none()) {
+        None => Ok(args),
+        Some(index) => {
+            Err(Mistake::new(format!("version_args[{index}]"), "takes no placeholder: there is no launch"))
+        }
+    }
+}
+
+/// Refuses a text that stands in its list already.
+fn once(top: &Object, name: &str, texts: &[String]) -> Result<(), Mistake> {
+    match (1..texts.len()).find(|at| texts[..*at].contains(&texts[*at])) {
+        None => Ok(()),
+        Some(at) => Err(Mistake::new(format!("{}[{at}]", top.path(name)), "stands there twice")),
     }
 }
 
@@ -297,6 +317,71 @@ mod tests {
             ),
             ("/args_allow", json!(["threads"]), "args_allow[0]: must be an option, like `--threads`"),
             ("/args_allow", json!(["--a=1"]), "args_allow[0]: must be an option, like `--threads`"),
+            (
+                "/env_allow",
+                json!(["1A"]),
+                "env_allow[0]: must be a name, with `*` for its beginning or its end",
+            ),
+            (
+                "/env_allow",
+                json!(["A-*"]),
+                "env_allow[0]: must be a name, with `*` for its beginning or its end",
+            ),
+            (
+                "/env_allow",
+                json!(["**"]),
+                "env_allow[0]: must be a name, with `*` for its beginning or its end",
+            ),
+            ("/env_allow", json!(["A", "B", "A"]), "env_allow[2]: stands there twice"),
+            ("/env_allow", json!("A"), "env_allow: must be a list of texts"),
+            ("/args_allow", json!(["-t", "-t"]), "args_allow[1]: stands there twice"),
+            ("/args_allow", json!(["--"]), "args_allow[0]: must be an option, like `--threads`"),
+            ("/args_allow", json!([["-t"]]), "args_allow[0]: must be a text"),
+            ("/env", json!({"A": "\u{0}"}), "env.A: must not hold a NUL"),
+            ("/args", json!(["{port}\u{0}"]), "args[0]: must not hold a NUL"),
+            ("/args", json!(null), "args: must be a list of texts"),
+            ("/version_args", json!("--version"), "version_args: must be a list of texts"),
+            ("/version_args", json!(["-v", true]), "version_args[1]: must be a text"),
+            ("/version_args", json!(["\u{0}"]), "version_args[0]: must not hold a NUL"),
+            (
+                "/version_args",
+                json!(["-v", "{port}"]),
+                "version_args[1]: takes no placeholder: there is no launch",
+            ),
+            ("/kind", json!("-k"), "kind: must be [a-z0-9][a-z0-9-]{0,63}"),
+            ("/kind", json!("k_"), "kind: must be [a-z0-9][a-z0-9-]{0,63}"),
+            ("/kind", json!(""), "kind: must be [a-z0-9][a-z0-9-]{0,63}"),
+            ("/kind", json!("k".repeat(65)), "kind: must be [a-z0-9][a-z0-9-]{0,63}"),
+            ("/program", json!("bin/"), "program: must be a file, or a name that is looked for on PATH"),
+            ("/probe/path", json!("/a#b"), "probe.path: must be the path of a URL, like `/health`"),
+            ("/probe/path", json!("/é"), "probe.path: must be the path of a URL, like `/health`"),
+            ("/probe/interval", json!(500), "probe.interval: must be a text"),
+            ("/probe/interval", json!("2h"), "probe.interval: is out of bounds; it must be from 50ms to 1h"),
+            ("/probe/timeout", json!("9ms"), "probe.timeout: is out of bounds; it must be from 10ms to 1m"),
+            (
+                "/probe/timeout",
+                json!("-1s"),
+                "probe.timeout: is no duration; write one like 250ms, 30s, 5m, 1h, or plain seconds",
+            ),
+            ("/probe/busy", json!([]), "probe.busy: must be an object"),
+            (
+                "/probe/busy",
+                json!({"path": "s"}),
+                "probe.busy.path: must be the path of a URL, like `/health`",
+            ),
+            ("/probe/busy", json!({"path": "/s", "count": 1}), "probe.busy.count: must be a text"),
+            ("/probe/busy", json!({"path": "/s", "sum": true}), "probe.busy.sum: must be a text"),
+            (
+                "/probe/busy",
+                json!({"path": "/s", "sum": "1a"}),
+                "probe.busy.sum: must be the name of a Prometheus gauge",
+            ),
+            (
+                "/probe",
+                json!({"path": "/h", "intervall": "1s"}),
+                "probe.intervall: is no field of a manifest; did you mean `interval`?",
+            ),
+            ("/probe", json!({"pth": "/h"}), "probe.path: is missing; is it `pth`?"),
             ("/probe", json!("x"), "probe: must be an object"),
             ("/probe", json!({}), "probe.path: is missing"),
             ("/probe/path", json!("health"), "probe.path: must be the path of a URL, like `/health`"),
@@ -332,7 +417,7 @@ mod tests {
             (
                 "/probe/busy",
                 json!({"path": "/s", "sum": "a", "x": 1}),
-                "probe.busy.x: is no field of a manifest",
+                "probe.busy.x: is no field of a manifest; there are count, path, sum",
             ),
         ];
         for (pointer, value, expected) in cases {
@@ -368,9 +453,25 @@ mod tests {
     fn unknown_repeated_and_broken_json_is_refused() {
         let mut manifest = good();
         manifest["prgram"] = json!("x");
-        assert_eq!(mistake_of(&manifest), "prgram: is no field of a manifest");
+        assert_eq!(mistake_of(&manifest), "prgram: is no field of a manifest; did you mean `program`?");
         let message = |bytes: &[u8]| parse(bytes).expect_err("a mistake").to_string();
         assert_eq!(message(b"[]"), "must be a JSON object");
+        for (written, meant) in [("prgram", "program"), ("protocoll", "protocol"), ("arg", "args")] {
+            let mut manifest = good();
+            let fields = manifest.as_object_mut().expect("an object");
+            let value = fields.remove(meant).expect("the field is there");
+            fields.insert(written.to_owned(), value);
+            assert_eq!(mistake_of(&manifest), format!("{meant}: is missing; is it `{written}`?"));
+        }
+        let mut manifest = good();
+        manifest["zzzzzzzz"] = json!(1);
+        assert_eq!(
+            mistake_of(&manifest),
+            "zzzzzzzz: is no field of a manifest; there are args, args_allow, backends, env, env_allow, kind, \
+             probe, program, protocol, version_args"
+        );
+        let twice = br#"{"kind":"a","probe":{"path":"/a","path":"/b"}}"#;
+        assert!(message(twice).contains("the field `path` stands there twice at line 1 column"));
         assert!(
             message(b"{\"kind\":\"a\",\n\"kind\":\"b\"}")
                 .contains("`kind` stands there twice at line 2 column")

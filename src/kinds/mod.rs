@@ -10,12 +10,14 @@ pub mod allow;
 pub mod builtin;
 mod command;
 mod json;
+pub mod listing;
 pub mod manifest;
+pub mod schema;
 mod set;
 mod template;
 
 pub use command::{CommandLine, Values};
-pub use set::{Entry, Kinds, KindsError, Source, find_program};
+pub use set::{Entry, Kinds, KindsError, find_program};
 
 /// A kind, parsed and checked.
 #[derive(Debug, Clone, PartialEq)]

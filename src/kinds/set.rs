@@ -9,25 +9,7 @@ use rustix::fs::{Access, access};
 
 use super::manifest::{self, FileMistake};
 use super::{Kind, builtin};
-
-/// Where a kind comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// Every hive has it.
-    Builtin,
-    /// A manifest that the operator gave.
-    File,
-}
-
-impl Source {
-    /// The word on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Builtin => "builtin",
-            Self::File => "file",
-        }
-    }
-}
+use crate::api::KindSource;
 
 /// A kind and where it comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +17,7 @@ pub struct Entry {
     /// The kind.
     pub kind: Arc<Kind>,
     /// Where it comes from.
-    pub source: Source,
+    pub source: KindSource,
 }
 
 /// All kinds of a hive, each name once: the built-in ones first, then those from files as they were given.
@@ -87,15 +69,15 @@ impl Kinds {
     /// # Errors
     /// A mistake in a manifest, two files with the same kind, or a program for a kind there is not.
     pub fn load(files: &[PathBuf], programs: &[(String, PathBuf)]) -> Result<Self, KindsError> {
-        let builtin = |kind| Entry { kind: Arc::new(kind), source: Source::Builtin };
+        let builtin = |kind| Entry { kind: Arc::new(kind), source: KindSource::Builtin };
         let mut entries: Vec<Entry> = builtin::kinds().into_iter().map(builtin).collect();
         for file in files {
             let kind = manifest::read(file).map_err(KindsError::Manifest)?;
             let place = entries.iter().position(|entry| entry.kind.name == kind.name);
-            let entry = Entry { kind: Arc::new(kind), source: Source::File };
+            let entry = Entry { kind: Arc::new(kind), source: KindSource::File };
             match place.map(|at| &mut entries[at]) {
                 None => entries.push(entry),
-                Some(old) if old.source == Source::Builtin => *old = entry,
+                Some(old) if old.source == KindSource::Builtin => *old = entry,
                 Some(old) => {
                     return Err(KindsError::Twice { file: file.clone(), kind: old.kind.name.clone() });
                 }

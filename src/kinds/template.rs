@@ -72,6 +72,16 @@ impl Template {
         self.0.iter().filter_map(text).collect()
     }
 
+    /// Its text, if it has no placeholder.
+    pub fn plain(&self) -> Option<String> {
+        let mut plain = String::new();
+        for piece in &self.0 {
+            let Piece::Text(text) = piece else { return None };
+            plain.push_str(text);
+        }
+        Some(plain)
+    }
+
     /// The text with each placeholder replaced. What a value contains is not looked at again: a file
     /// called `{port}` stays that file.
     pub fn fill(&self, values: &Values<'_>) -> OsString {

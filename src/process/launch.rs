@@ -229,7 +229,7 @@ pub fn is_free(address: SocketAddr) -> io::Result<bool> {
 
 /// Whether a variable of the hive's own environment is none of its workers' business: secrets, what
 /// systemd tells the hive, and what would change a worker behind its arguments.
-fn is_kept_from_workers(name: &OsStr) -> bool {
+pub(super) fn is_kept_from_workers(name: &OsStr) -> bool {
     const PREFIXES: [&[u8]; 4] = [b"RBEE_", b"LLAMA_ARG_", b"WATCHDOG_", b"LISTEN_"];
     const NAMES: [&[u8]; 3] = [b"HF_TOKEN", b"HUGGING_FACE_HUB_TOKEN", b"NOTIFY_SOCKET"];
     let name = name.as_bytes();

@@ -26,6 +26,8 @@ mod mailbox;
 pub(crate) mod procfs;
 pub mod reasons;
 mod sse;
+pub mod version_child;
+pub mod versions;
 pub mod worker_io;
 
 pub use mailbox::Jobs;

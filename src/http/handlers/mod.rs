@@ -20,6 +20,7 @@ use crate::http::{
 };
 use crate::id::{Token, WorkerId};
 use crate::kinds::Kinds;
+use crate::latest::Latest;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{Inbox, NoAnswer};
 use crate::limits::{HUB_ANSWER_MAX, REPLY_WAIT};
@@ -30,6 +31,7 @@ use crate::models::hub::Hub;
 use crate::net::Cut;
 use crate::process::follow::Followers;
 use crate::process::log::Logs;
+use crate::process::versions::Versions;
 
 use arguments::{Arguments, wrong};
 use locate::Halt;
@@ -37,6 +39,7 @@ use locate::Halt;
 mod arguments;
 mod capacity;
 pub mod downloads;
+mod kinds;
 mod locate;
 mod models;
 mod spawn;
@@ -47,13 +50,15 @@ mod workers;
 /// All that answers need.
 pub struct Api {
     /// What opens the hive; `None`: all is open.
-    pub token: Option<Token>,
+    pub token: Arc<Latest<Option<Token>>>,
     /// What reads are answered from.
     pub picture: Arc<Picture>,
     /// What changes things.
     pub inbox: Inbox,
     /// How workers are launched.
-    pub kinds: Arc<Kinds>,
+    pub kinds: Arc<Latest<Kinds>>,
+    /// What asks their programs for versions.
+    pub versions: Versions,
     /// The model cache.
     pub model_dir: PathBuf,
     /// What is in it.
@@ -85,12 +90,14 @@ pub struct Api {
 enum Reply {
     Answer(Answer),
     Stream(Box<dyn Source>),
+    /// Somebody else answers.
+    Later(Box<dyn FnOnce(Ticket)>),
 }
 
 impl Api {
     fn admit(&self, head: &Head) -> Result<(Route, Who), ApiError> {
         let who = if route::needs_token(&head.path) {
-            auth::identify(self.token.as_ref(), &self.picture.snapshot(), head)?
+            auth::identify(self.token.get().as_ref().as_ref(), &self.picture.snapshot(), head)?
         } else {
             Who::Anyone
         };
@@ -131,6 +138,7 @@ impl Api {
                 return Ok(Reply::Stream(downloads::progress(self, &query, seen)?));
             }
             Route::CancelDownload { query } => downloads::cancel(self, &query)?,
+            Route::Kinds => return Ok(Reply::Later(kinds::list(self))),
             Route::Models => models::list(self),
             Route::DeleteModel { query } => models::delete(self, &query)?,
             Route::Ready => workers::ready(self, who, request)?,
@@ -244,7 +252,7 @@ impl Api {
         };
         let status = match &reply {
             Ok(Reply::Answer(answer)) => answer.status,
-            Ok(Reply::Stream(_)) => 200,
+            Ok(Reply::Stream(_) | Reply::Later(_)) => 200,
             Err(error) => error.code().wire().0,
         };
         let ms = began.elapsed().as_millis();
@@ -256,6 +264,7 @@ impl Api {
         match reply {
             Ok(Reply::Answer(answer)) => ticket.answer(answer),
             Ok(Reply::Stream(source)) => ticket.stream(source),
+            Ok(Reply::Later(answer)) => answer(ticket),
             Err(error) => ticket.error(error),
         }
     }
@@ -301,6 +310,7 @@ fn name(route: &Route) -> &'static str {
         Route::Spawn => "spawn",
         Route::Ready => "ready",
         Route::List => "list",
+        Route::Kinds => "kinds",
         Route::Worker(_) => "worker",
         Route::Stop { .. } => "stop",
         Route::Logs { .. } => "logs",

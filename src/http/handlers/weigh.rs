@@ -227,8 +227,9 @@ fn no_device(offered: &[(Device, Backend)]) -> ApiError {
 }
 
 fn named_kind(api: &Api, name: &str) -> Result<Arc<Kind>, ApiError> {
-    let kind = api.kinds.get(name).ok_or_else(|| {
-        let known: Vec<&str> = api.kinds.iter().map(|entry| entry.kind.name.as_str()).collect();
+    let kinds = api.kinds.get();
+    let kind = kinds.get(name).ok_or_else(|| {
+        let known: Vec<&str> = kinds.iter().map(|entry| entry.kind.name.as_str()).collect();
         ApiError::new(Code::KindNotFound, format!("there is no such kind; there are {}", known.join(", ")))
     })?;
     if find_program(kind).is_none() {
@@ -243,10 +244,11 @@ fn kind_for(api: &Api, format: Format) -> Result<Arc<Kind>, ApiError> {
         Format::Gguf => "llama-server",
         Format::Safetensors => "vllm",
     };
-    if let Some(kind) = api.kinds.get(usual).filter(|kind| find_program(kind).is_some()) {
+    let kinds = api.kinds.get();
+    if let Some(kind) = kinds.get(usual).filter(|kind| find_program(kind).is_some()) {
         return Ok(Arc::clone(kind));
     }
-    let mut there = api.kinds.iter().filter(|entry| find_program(&entry.kind).is_some());
+    let mut there = kinds.iter().filter(|entry| find_program(&entry.kind).is_some());
     match (there.next(), there.next()) {
         (Some(only), None) => Ok(Arc::clone(&only.kind)),
         _ => Err(not_installed(usual)),

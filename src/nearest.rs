@@ -1,7 +1,7 @@
 //! The word that was probably meant.
 
 /// The nearest of `known` to `typed`, if one is near enough: one mistake in three letters, and two always.
-pub(super) fn of<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn of<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near_enough = (typed.len() / 3).max(2);
     if typed.len() > 64 {
         return None;

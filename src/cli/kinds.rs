@@ -1,0 +1,282 @@
+//! `rbee-hive kinds`: what can be launched; `kinds check` and `kinds schema`, for who writes a manifest.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use crossbeam_channel::bounded;
+use serde_json::{Value, json};
+
+use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
+use super::flags::Flag;
+use super::table::table;
+use super::{
+    Asked, CliError, Environment, Parsed, Word, help, resolve, typed, typed_words, unexpected, value,
+};
+use crate::api::{KindInfo, KindList};
+use crate::kinds::manifest::{self, Mistake};
+use crate::kinds::{Kind, Kinds, find_program, listing, schema};
+use crate::limits::VERSION_DEADLINE;
+use crate::process::versions;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Show a hive's kinds.
+    OfHive {
+        /// The hive.
+        hive: Hive,
+        /// As JSON.
+        json: bool,
+    },
+    /// Show the kinds that a hive with these files and programs would have.
+    Local {
+        /// They, read.
+        kinds: Kinds,
+        /// As JSON.
+        json: bool,
+    },
+    /// Check manifests.
+    Check {
+        /// Where they are.
+        files: Vec<PathBuf>,
+        /// As JSON.
+        json: bool,
+    },
+    /// Print the schema.
+    Schema,
+}
+
+pub(super) const FLAGS: [Flag<Typed>; 6] = [
+    Flag {
+        name: "local",
+        value: "",
+        env: "",
+        default: "a hive is asked",
+        repeatable: false,
+        help: "Look at this machine, without a hive",
+        set: |typed, _| {
+            typed.local = true;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "kind-file",
+        value: "PATH",
+        env: "RBEE_HIVE_KIND_FILE",
+        default: "none",
+        repeatable: true,
+        help: "With --local: manifest of a kind; repeatable",
+        set: |typed, text| value::path(text).map(|v| typed.kind_files.push(v)),
+    },
+    Flag {
+        name: "worker",
+        value: "KIND=PATH",
+        env: "RBEE_HIVE_WORKER",
+        default: "none",
+        repeatable: true,
+        help: "With --local: program of a kind; repeatable",
+        set: |typed, text| value::program(text).map(|v| typed.workers.push(v)),
+    },
+    JSON,
+    URL,
+    TOKEN_FILE,
+];
+
+/// What was typed after `kinds check`.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    files: Vec<PathBuf>,
+    json: bool,
+}
+
+pub(super) const CHECK_FLAGS: [Flag<Checked>; 1] = [Flag {
+    name: "json",
+    value: "",
+    env: "",
+    default: "a line for each",
+    repeatable: false,
+    help: "Print JSON",
+    set: |typed, _| {
+        typed.json = true;
+        Ok(())
+    },
+}];
+
+pub(super) const SCHEMA_FLAGS: [Flag<()>; 0] = [];
+
+/// Files that one command line can check.
+const FILES_MAX: usize = 1024;
+
+/// Reads what follows `kinds`.
+pub(super) fn read(mut parser: lexopt::Parser, env: Environment<'_>) -> Result<Parsed, CliError> {
+    let mut rest = parser.raw_args().map_err(|e| unexpected(&e))?;
+    let word = rest.next_if(|word| word == "check" || word == "schema");
+    let command = match word.as_deref().and_then(OsStr::to_str) {
+        Some("check") => {
+            let word = ("FILE", file as Word<Checked>, FILES_MAX);
+            match typed_words(parser, "kinds check", &CHECK_FLAGS, Some(word), help::kinds_check, env)? {
+                Asked::Print(text) => return Ok(Parsed::Print(text)),
+                Asked::Run(Checked { files, .. }) if files.is_empty() => {
+                    let error = CliError::usage("FILE is missing");
+                    return Err(error.with_hint("name a manifest: rbee-hive kinds check my-kind.json"));
+                }
+                Asked::Run(Checked { files, json }) => Command::Check { files, json },
+            }
+        }
+        Some(_) => match typed(parser, "kinds schema", &SCHEMA_FLAGS, None, help::kinds_schema, env)? {
+            Asked::Print(text) => return Ok(Parsed::Print(text)),
+            Asked::Run(()) => Command::Schema,
+        },
+        None => match typed(parser, "kinds", &FLAGS, None, help::kinds, env)? {
+            Asked::Print(text) => return Ok(Parsed::Print(text)),
+            Asked::Run(typed) if typed.local => {
+                let kinds = Kinds::load(&typed.kind_files, &typed.workers).map_err(resolve::kinds_error)?;
+                Command::Local { kinds, json: typed.json }
+            }
+            Asked::Run(typed) => Command::OfHive { hive: Hive::new(&typed, env)?, json: typed.json },
+        },
+    };
+    Ok(Parsed::Kinds(command))
+}
+
+fn file(typed: &mut Checked, text: &OsStr) -> Result<(), String> {
+    typed.files.push(text.into());
+    Ok(())
+}
+
+impl Command {
+    /// Does it, and gives what is to be printed on stdout, and whether all is good: otherwise the exit code is 2.
+    ///
+    /// # Errors
+    /// If no hive answers, or it says no; if a manifest has a mistake and no JSON was asked for.
+    pub fn run(&self) -> Result<(String, bool), CliError> {
+        match self {
+            Self::OfHive { hive, json } => {
+                hive.ask(|hive| hive.kinds()).map(|kinds| (shown(kinds, *json), true))
+            }
+            Self::Local { kinds, json } => Ok((shown(local(kinds)?, *json), true)),
+            Self::Check { files, json } => check(files, *json),
+            Self::Schema => Ok((schema::text(), true)),
+        }
+    }
+}
+
+/// The kinds as a hive on this machine would show them, with all versions that can be had.
+fn local(kinds: &Kinds) -> Result<Vec<KindInfo>, CliError> {
+    let (mut kinds, programs) = listing::list(kinds);
+    let failed = |e| CliError::runtime(format!("programs cannot be asked for versions: {e}"));
+    let (_thread, versions) = versions::start("/proc/self/exe".into()).map_err(failed)?;
+    let (tell, told) = bounded(1);
+    // Further ones wait for the first few: those that hang cost each of them their time.
+    let wait = VERSION_DEADLINE * u32::try_from(programs.len()).unwrap_or(u32::MAX);
+    versions.ask(programs, wait, move |versions| drop(tell.send(versions)));
+    for (kind, version) in kinds.iter_mut().zip(told.recv().unwrap_or_default()) {
+        kind.version = version;
+    }
+    Ok(kinds)
+}
+
+fn shown(kinds: Vec<KindInfo>, json: bool) -> String {
+    if json {
+        let text = serde_json::to_string_pretty(&KindList { kinds }).expect("wire types are valid JSON");
+        return text + "\n";
+    }
+    let row = |kind: &KindInfo| {
+        let backends: Vec<&str> = kind.backends.iter().map(|backend| backend.as_str()).collect();
+        vec![
+            kind.kind.clone(),
+            kind.protocol.as_str().to_owned(),
+            backends.join(","),
+            kind.path.clone().unwrap_or_else(|| "not found".to_owned()),
+            kind.version.clone().unwrap_or_else(|| "-".to_owned()),
+            kind.source.as_str().to_owned(),
+        ]
+    };
+    let rows: Vec<_> = kinds.iter().map(row).collect();
+    table(&["KIND", "PROTOCOL", "BACKENDS", "PROGRAM", "VERSION", "SOURCE"], &rows)
+}
+
+fn check(files: &[PathBuf], as_json: bool) -> Result<(String, bool), CliError> {
+    let mut names: Vec<String> = Vec::new();
+    let mut one = |file: &PathBuf| {
+        let kind = manifest::read(file).map_err(|wrong| wrong.mistake)?;
+        if names.contains(&kind.name) {
+            return Err(Mistake::new("kind", format!("another file has `{}` already", kind.name)));
+        }
+        names.push(kind.name.clone());
+        Ok(kind)
+    };
+    let results: Vec<(String, Result<Kind, Mistake>)> =
+        files.iter().map(|file| (file.to_string_lossy().into_owned(), one(file))).collect();
+    let good = results.iter().all(|(_, result)| result.is_ok());
+    if as_json {
+        let files: Vec<Value> = results.iter().map(|(file, result)| as_value(file, result)).collect();
+        let text = serde_json::to_string_pretty(&json!({ "files": files })).expect("JSON is valid JSON");
+        return Ok((text + "\n", good));
+    }
+    let wrong = |(file, result): &(String, Result<Kind, Mistake>)| {
+        let mistake = result.as_ref().err()?;
+        Some(format!("{}: {mistake}", file.escape_debug()))
+    };
+    let mistakes: Vec<String> = results.iter().filter_map(wrong).collect();
+    if good {
+        let lines = results.iter().filter_map(|(file, kind)| Some(praise(file, kind.as_ref().ok()?)));
+        return Ok((lines.collect(), true));
+    }
+    Err(CliError::usage(mistakes.join("\nerror: ")))
+}
+
+fn as_value(file: &str, result: &Result<Kind, Mistake>) -> Value {
+    match result {
+        Ok(kind) => {
+            let path = find_program(kind).map(|path| path.to_string_lossy().into_owned());
+            json!({ "file": file, "good": true, "kind": kind.name, "found": path.is_some(), "path": path })
+        }
+        Err(Mistake { field, message }) => {
+            json!({ "file": file, "good": false, "field": field, "message": message })
+        }
+    }
+}
+
+fn praise(file: &str, kind: &Kind) -> String {
+    let program = match find_program(kind) {
+        Some(path) => format!("its program is {}", path.to_string_lossy().escape_debug()),
+        None => "its program is not on this machine".to_owned(),
+    };
+    format!("{}: good, kind {}; {program}\n", file.escape_debug(), kind.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{KindProtocol, KindSource};
+    use crate::id::Backend;
+
+    #[test]
+    fn people_get_a_table() {
+        let here = KindInfo {
+            kind: "llama-server".to_owned(),
+            protocol: KindProtocol::Probe,
+            backends: vec![Backend::Cpu, Backend::Cuda],
+            found: true,
+            path: Some("/opt/llama-server".to_owned()),
+            version: Some("5000 (abc)".to_owned()),
+            source: KindSource::Builtin,
+        };
+        let absent = KindInfo {
+            kind: "mine".to_owned(),
+            protocol: KindProtocol::Native,
+            found: false,
+            path: None,
+            version: None,
+            source: KindSource::File,
+            ..here.clone()
+        };
+        let expected = "\
+KIND          PROTOCOL  BACKENDS  PROGRAM            VERSION     SOURCE
+llama-server  probe     cpu,cuda  /opt/llama-server  5000 (abc)  builtin
+mine          native    cpu,cuda  not found          -           file
+";
+        assert_eq!(shown(vec![here, absent], false), expected);
+    }
+}

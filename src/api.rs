@@ -437,6 +437,32 @@ pub struct KindList {
     pub kinds: Vec<KindInfo>,
 }
 
+/// `POST /v1/workers/provision`: what is to be installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionRequest {
+    /// The kind's name.
+    pub kind: String,
+    /// Which version; without one that which is here, else the latest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 of the artifact in hex; without one as it is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// `POST /v1/workers/provision`: 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionResponse {
+    /// The kind's name.
+    pub kind: String,
+    /// Where its program is.
+    pub path: String,
+    /// What the program says of itself; where it does not, the version that was installed.
+    pub version: Option<String>,
+    /// For a person.
+    pub message: String,
+}
+
 /// A way to launch a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KindInfo {
@@ -450,7 +476,8 @@ pub struct KindInfo {
     pub found: bool,
     /// Where that is.
     pub path: Option<String>,
-    /// What the program says of itself; `None` if it is not asked, does not say, or takes too long.
+    /// What the program says of itself. If it is not asked, does not say, or takes too long: the version that was
+    /// installed, else `None`.
     pub version: Option<String>,
     /// Where the kind comes from.
     pub source: KindSource,
@@ -484,6 +511,8 @@ pub enum KindSource {
     Builtin,
     /// A manifest that the operator gave.
     File,
+    /// The hive has installed it.
+    Installed,
 }
 
 impl KindSource {
@@ -492,6 +521,7 @@ impl KindSource {
         match self {
             Self::Builtin => "builtin",
             Self::File => "file",
+            Self::Installed => "installed",
         }
     }
 }

@@ -12,11 +12,12 @@ use std::io::{self, Read as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, Uri};
+use ureq::typestate::WithBody;
 use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use crate::api::{
     self, CapacityAnswer, Devices, DownloadRequest, DownloadResponse, ErrorBody, ErrorObject, KindInfo,
-    KindList, Model, ModelList, Worker, WorkerList,
+    KindList, Model, ModelList, Progress, ProvisionRequest, ProvisionResponse, Worker, WorkerList,
 };
 use crate::id::{Token, WorkerId};
 use crate::limits;
@@ -54,6 +55,13 @@ pub enum ClientError {
         status: u16,
         /// What it says about that, if it speaks as a hive does.
         error: Option<ErrorObject>,
+    },
+    /// It said yes, and failed later.
+    Failed {
+        /// For programs: `UPPER_SNAKE`.
+        code: String,
+        /// For a person.
+        message: String,
     },
     /// What answers is no hive, or one of another version: what is wrong with the answer.
     BadAnswer(String),
@@ -115,6 +123,7 @@ impl fmt::Display for ClientError {
             Self::Refused { error: Some(error), .. } => {
                 write!(f, "the hive says no: {} ({})", shown(&error.message), shown(&error.code))
             }
+            Self::Failed { code, message } => write!(f, "{} ({})", shown(message), shown(code)),
             Self::Refused { status, error: None } => write!(f, "the answer is no hive's: status {status}"),
             Self::BadAnswer(what) => write!(f, "the answer is no hive's: {}", shown(what)),
         }
@@ -200,10 +209,7 @@ impl HiveClient {
     /// Any but [`ClientError::BadUrl`].
     pub fn download(&self, model: &str) -> Result<DownloadResponse, ClientError> {
         let request = DownloadRequest { model_ref: model.to_owned() };
-        let body = serde_json::to_vec(&request).expect("wire types are valid JSON");
-        let to = self.agent.post(format!("{}/v1/models/download", self.url));
-        let to = self.shown(to).header("Content-Type", "application/json");
-        let (_, body) = said_yes(to.send(&body[..]).map_err(failed)?)?;
+        let (_, body) = said_yes(send(self.post("/v1/models/download"), &request)?)?;
         parsed(&body)
     }
 
@@ -257,6 +263,39 @@ impl HiveClient {
         self.stream(&path, last_event_id).map(LogLines)
     }
 
+    /// `POST /v1/workers/provision`: has a kind's program installed, and waits for it however long that takes.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn provision(&self, request: &ProvisionRequest) -> Result<ProvisionResponse, ClientError> {
+        for event in self.provision_progress(request)? {
+            if let (_, Progress::Error { code, message }) = event? {
+                return Err(ClientError::Failed { code, message });
+            }
+        }
+        // Now it is here, and this tells where.
+        let (_, body) = said_yes(send(self.post("/v1/workers/provision"), request)?)?;
+        parsed(&body)
+    }
+
+    /// The same as it goes on: how far it is, first as it is now, then each change. It goes on, too, when nobody
+    /// looks any more.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn provision_progress(&self, request: &ProvisionRequest) -> Result<ProgressEvents, ClientError> {
+        let answer = send(patient(self.post("/v1/workers/provision")), request)?;
+        events(answer).map(ProgressEvents)
+    }
+
+    /// `DELETE /v1/workers/kinds`: has what was installed of a kind removed.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn remove_kind(&self, kind: &str) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/workers/kinds?kind={}", encoded(kind)))
+    }
+
     /// `DELETE /v1/models/download`: ends a download for all who wait for it; what is here stays for resuming.
     ///
     /// # Errors
@@ -294,18 +333,15 @@ impl HiveClient {
     /// A stream of events that may be silent for [`limits::CLIENT_SILENCE`], and last.
     fn stream(&self, path: &str, last_event_id: Option<u64>) -> Result<EventStream, ClientError> {
         let url = format!("{}{path}", self.url);
-        let mut request = self.shown(self.agent.get(url)).header("Accept", "text/event-stream");
+        let mut request = patient(self.shown(self.agent.get(url)));
         if let Some(last) = last_event_id {
             request = request.header("Last-Event-ID", last.to_string());
         }
-        let request = request.config().timeout_global(None);
-        let request = request.timeout_recv_response(Some(limits::CLIENT_TIMEOUT));
-        let request = request.timeout_per_read(Some(limits::CLIENT_SILENCE)).build();
-        let answer = request.call().map_err(failed)?;
-        if !answer.status().is_success() {
-            return Err(refused(answer));
-        }
-        Ok(EventStream::new(answer.into_body().into_reader()))
+        events(request.call().map_err(failed)?)
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder<WithBody> {
+        self.shown(self.agent.post(format!("{}{path}", self.url))).header("Content-Type", "application/json")
     }
 
     fn text(&self, path: &str) -> Result<String, ClientError> {
@@ -331,6 +367,25 @@ impl HiveClient {
             None => request,
         }
     }
+}
+
+fn send(to: RequestBuilder<WithBody>, body: &impl Serialize) -> Result<Response<Body>, ClientError> {
+    let body = serde_json::to_vec(body).expect("wire types are valid JSON");
+    to.send(&body[..]).map_err(failed)
+}
+
+/// For an answer that is a stream of events, which may last.
+fn patient<B>(request: RequestBuilder<B>) -> RequestBuilder<B> {
+    let request = request.header("Accept", "text/event-stream").config().timeout_global(None);
+    let request = request.timeout_recv_response(Some(limits::CLIENT_TIMEOUT));
+    request.timeout_per_read(Some(limits::CLIENT_SILENCE)).build()
+}
+
+fn events(answer: Response<Body>) -> Result<EventStream, ClientError> {
+    if !answer.status().is_success() {
+        return Err(refused(answer));
+    }
+    Ok(EventStream::new(answer.into_body().into_reader()))
 }
 
 /// An answer and its body, if it says yes.

@@ -56,6 +56,8 @@ pub struct Config {
     pub model_dir: PathBuf,
     /// Where models are fetched from.
     pub hub: HubConfig,
+    /// Where programs of workers are fetched from.
+    pub artifacts: Option<HubConfig>,
     /// Request threads.
     pub threads: usize,
     /// Connections served at once.

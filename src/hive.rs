@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{error, info, warn};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -39,6 +39,8 @@ use crate::devices::{self, Devices, Picture as DevicesPicture, child};
 use crate::http::handlers::{self, Api};
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
 use crate::id::{DownloadId, Pgid, SystemEntropy, WorkerId};
+use crate::kinds::provision::Provisions;
+use crate::kinds::shelf::Shelf;
 use crate::kinds::{CommandLine, Values, find_program};
 use crate::latest::Latest;
 use crate::lifecycle::event::{Effect, Event, LaunchJob};
@@ -78,6 +80,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Parsed::Models(command) => show(command.run()),
         Parsed::Remove(command) => show(command.run()),
         Parsed::Logs(command) => show(command.run()),
+        Parsed::Provision(command) => show(command.run()),
         Parsed::Capacity(command) => match command.run() {
             Ok((text, fits)) => {
                 let printed = print(&text);
@@ -182,7 +185,9 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let owner = Owner::random(&mut entropy);
     let boot_id = uuid::Uuid::new_v4().to_string();
     let logs = Arc::new(Logs::new(config.data_dir.join("logs")));
-    let kinds = Arc::new(Latest::new(config.kinds));
+    let (unused, unused_installs) = unbounded(); // one for each install, at the end of its use
+    let named = config.sources.programs.iter().map(|(kind, _)| kind.clone());
+    let shelf = Arc::new(Shelf::open(&config.data_dir, config.kinds, named, Some(unused)));
     let token = Arc::new(Latest::new(config.token));
     let urls = Urls::new(config.advertise_url.as_deref(), address, &config.host_name);
     let picture = Arc::new(Picture::new(config.hive_id.clone(), boot_id.clone(), &worker_host.to_string()));
@@ -222,6 +227,16 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         Teller { inbox: inbox.clone(), picture: Arc::clone(&picture), streams: Arc::clone(&streams) };
     let (download_threads, downloads) = Downloads::start(&config.model_dir, hub.clone(), Arc::new(teller))?;
 
+    let provisioned = Arc::clone(&streams);
+    let changed = move || {
+        if let Some(streams) = provisioned.get() {
+            streams.wake();
+        }
+    };
+    let artifacts = config.artifacts.map(Hub::new);
+    let (provision_thread, provisions) =
+        Provisions::start(Arc::clone(&shelf), unused_installs, artifacts, changed)?;
+
     let heartbeat = heartbeat(config.hive_id.clone(), urls.for_queen, boot_id.clone(), &picture);
     let relay = config
         .queen
@@ -250,6 +265,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         followers: followers.clone(),
         devices: devices.clone(),
         downloads: downloads.clone(),
+        provisions: provisions.clone(),
         hub_cut: hub_cut.clone(),
         worker_host,
         relay: relay.clone(),
@@ -273,7 +289,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
 
     let reload = Reload {
         sources: config.sources,
-        kinds: Arc::clone(&kinds),
+        shelf: Arc::clone(&shelf),
         token: Arc::clone(&token),
         relay: relay.clone(),
     };
@@ -282,7 +298,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         token,
         picture: Arc::clone(&picture),
         inbox: inbox.clone(),
-        kinds,
+        kinds: Arc::clone(shelf.kinds()),
         versions,
         catalog: Catalog::new(&config.model_dir),
         model_dir: config.model_dir,
@@ -290,6 +306,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         hub_cut: hub_cut.clone(),
         hub_desk: hub_desk.clone(),
         downloads,
+        provisions,
         inspector: Inspector::default(),
         devices,
         rules: config.rules,
@@ -347,7 +364,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     worker_io_thread.join();
     exits_thread.join();
     server.drain(HTTP_DRAIN);
-    drop((hub_threads, download_threads));
+    drop((hub_threads, download_threads, provision_thread));
     follow_thread.join();
     versions_thread.join();
     devices_thread.join();
@@ -423,6 +440,7 @@ struct Hands {
     followers: Followers,
     devices: Devices,
     downloads: Downloads,
+    provisions: Provisions,
     hub_cut: Cut,
     worker_host: IpAddr,
     relay: Option<Arc<Relay>>,
@@ -464,6 +482,7 @@ impl Surroundings for Hands {
     fn stopping(&mut self) {
         self.hub_cut.cut();
         self.downloads.stop();
+        self.provisions.stop();
     }
 
     fn gone(&mut self, id: &WorkerId) {
@@ -523,6 +542,12 @@ fn render(host: IpAddr, hive_url: String) -> launch::Render {
     Box::new(move |job: &LaunchJob| {
         let plan = &job.plan;
         let program = find_program(&plan.kind).ok_or("the kind's program is not on this machine any more")?;
+        if let Some(install) = &plan.kind.install {
+            install.verify().map_err(|damaged| {
+                error!("an installed kind is damaged kind={} file={damaged:?}", plan.kind.name);
+                "what is installed of its kind is damaged; provision it again"
+            })?;
+        }
         let line = plan.kind.command(&Values {
             worker_id: &job.id,
             model_path: &plan.model_path,

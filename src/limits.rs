@@ -147,6 +147,34 @@ pub const VERSION_RETRY: Duration = Duration::from_secs(60);
 pub const VERSIONS_AT_ONCE: usize = 4;
 /// Versions that are remembered; beyond it the one looked at longest ago is forgotten.
 pub const VERSIONS_KEPT_MAX: usize = 256;
+
+// ---- Provision ----
+
+/// An artifact, an executable or an archive, as it comes; a longer one is not fetched.
+pub const ARTIFACT_BYTES_MAX: u64 = 4 << 30;
+/// What an archive may hold, unpacked; beyond it it is refused. GPU engines with their libraries have some GiB.
+pub const UNPACKED_BYTES_MAX: u64 = 16 << 30;
+/// Files, folders and links of an archive; beyond it it is refused. A Python environment with vLLM has 30 000.
+pub const UNPACKED_ENTRIES_MAX: usize = 100_000;
+/// Bytes of a path in an archive; beyond it it is refused.
+pub const UNPACKED_PATH_BYTES_MAX: usize = 1024;
+/// Folders within folders in an archive; beyond it it is refused.
+pub const UNPACKED_DEPTH_MAX: usize = 32;
+/// What stands before an entry's bytes in an archive, long names included; beyond it it is refused.
+pub const UNPACKED_HEADER_BYTES_MAX: u64 = 64 * 1024;
+/// A published checksum: a line for each platform.
+pub const CHECKSUM_BYTES_MAX: u64 = 64 * 1024;
+/// The record of an installed kind: a line for each of [`UNPACKED_ENTRIES_MAX`], 1 KiB each at worst.
+pub const INSTALL_RECORD_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Characters of a version that is asked for.
+pub const KIND_VERSION_BYTES_MAX: usize = 64;
+/// Provisions that have not ended; beyond it 503. They run one after the other.
+pub const PROVISIONS_MAX: usize = 16;
+/// Who waits for the end of one provision; beyond it 503.
+pub const PROVISION_WAITERS_MAX: usize = 256;
+
+// ---- Models on disk ----
+
 /// Files and folders of one model's snapshot; beyond it the model is refused. The largest have some hundred.
 pub const SNAPSHOT_ENTRIES_MAX: usize = 10_000;
 /// Shards of one model; a name that says more is taken for that of a whole file. The largest have some hundred.

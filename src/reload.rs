@@ -11,13 +11,14 @@ use crate::cli::resolve::token_in;
 use crate::config::{QueenTokenSource, Sources};
 use crate::id::Token;
 use crate::kinds::Kinds;
+use crate::kinds::shelf::Shelf;
 use crate::latest::Latest;
 use crate::relay::Relay;
 
 /// What may change while the hive runs.
 pub(crate) struct Reload {
     pub sources: Sources,
-    pub kinds: Arc<Latest<Kinds>>,
+    pub shelf: Arc<Shelf>,
     pub token: Arc<Latest<Option<Token>>>,
     pub relay: Option<Arc<Relay>>,
 }
@@ -50,10 +51,10 @@ impl Reload {
             None => Kinds::load(kind_files, programs).map_err(|e| e.to_string()),
         };
         match read {
-            Ok(kinds) if kinds == *self.kinds.get() => info!("kinds read again changed=false"),
+            Ok(kinds) if kinds == self.shelf.given() => info!("kinds read again changed=false"),
             Ok(kinds) => {
                 info!("kinds read again changed=true count={}", kinds.iter().len());
-                self.kinds.set(kinds);
+                self.shelf.give(kinds);
             }
             Err(why) => warn!("kinds not read again, the old ones stay reason={why:?}"),
         }

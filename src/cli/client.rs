@@ -20,7 +20,13 @@ pub(super) struct Typed {
     pub kind_files: Vec<PathBuf>,
     /// Of `kinds --local`.
     pub workers: Vec<(String, PathBuf)>,
-    /// Of `capacity`; its model is that of any command with one.
+    /// Of `kinds --local`.
+    pub data_dir: Option<PathBuf>,
+    /// Of `provision`.
+    pub version: Option<String>,
+    /// Of `provision`.
+    pub sha256: Option<String>,
+    /// Of `capacity`; its model and its kind are those of any command with one.
     pub query: CapacityQuery,
     /// Of `logs`, like what follows.
     pub worker_id: Option<WorkerId>,
@@ -38,6 +44,9 @@ impl Default for Typed {
             local: false,
             kind_files: Vec::new(),
             workers: Vec::new(),
+            data_dir: None,
+            version: None,
+            sha256: None,
             query: CapacityQuery::default(),
             worker_id: None,
             tail: LOG_TAIL_LINES,

@@ -50,6 +50,7 @@ pub(super) struct Typed {
     pub worker_ports: RangeInclusive<u16>,
     pub workers: Vec<(String, PathBuf)>,
     pub kind_files: Vec<PathBuf>,
+    pub artifact_url: Option<String>,
     pub reserve: Vec<(Device, u64)>,
     pub hidden: Vec<Device>,
     pub data_dir: Option<PathBuf>,
@@ -78,6 +79,7 @@ impl Default for Typed {
             worker_ports: 8601..=8699,
             workers: Vec::new(),
             kind_files: Vec::new(),
+            artifact_url: None,
             reserve: Vec::new(),
             hidden: Vec::new(),
             data_dir: None,
@@ -90,7 +92,7 @@ impl Default for Typed {
 }
 
 /// All flags of `serve`, in the order of `--help`.
-pub(super) const FLAGS: [Flag; 23] = [
+pub(super) const FLAGS: [Flag; 24] = [
     Flag {
         name: "bind",
         value: "ADDR",
@@ -263,12 +265,21 @@ pub(super) const FLAGS: [Flag; 23] = [
         set: |typed, text| value::device(text).map(|v| typed.hidden.push(v)),
     },
     Flag {
+        name: "artifact-url",
+        value: "URL",
+        env: "RBEE_HIVE_ARTIFACT_URL",
+        default: "none",
+        repeatable: false,
+        help: "Where programs of workers are fetched from",
+        set: |typed, text| value::base_url(text).map(|v| typed.artifact_url = Some(v)),
+    },
+    Flag {
         name: "data-dir",
         value: "DIR",
         env: "RBEE_HIVE_DATA_DIR",
         default: "$XDG_DATA_HOME/rbee-hive, else ~/.local/share/rbee-hive",
         repeatable: false,
-        help: "State and logs",
+        help: "State, logs, installed kinds",
         set: |typed, text| value::path(text).map(|v| typed.data_dir = Some(v)),
     },
     Flag {
@@ -345,6 +356,7 @@ mod tests {
             "kind-file",
             "reserve",
             "hide-device",
+            "artifact-url",
             "data-dir",
             "model-dir",
         ];

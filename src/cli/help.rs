@@ -9,6 +9,7 @@ use super::flags::{FLAGS, Flag};
 use super::kinds;
 use super::logs;
 use super::models;
+use super::provision;
 use super::pull;
 use super::rm;
 
@@ -115,10 +116,34 @@ pub(super) fn logs() -> String {
 /// `rbee-hive kinds --help`.
 pub(super) fn kinds() -> String {
     let about = "Show the kinds of workers: which program each launches, and whether it is here.";
-    let mut text = command(about, "kinds [check|schema] [FLAGS]", &kinds::FLAGS);
+    let mut text = command(about, "kinds [check|schema|rm] [FLAGS]", &kinds::FLAGS);
     text.push_str(
         "\n`rbee-hive kinds check FILE…` checks manifests without a hive;\n\
-         `rbee-hive kinds schema` prints the JSON Schema of a manifest.\n\
+         `rbee-hive kinds schema` prints the JSON Schema of a manifest;\n\
+         `rbee-hive kinds rm KIND` removes what `rbee-hive provision` installed.\n\
+         A URL or token that is not given is read from the environment.\n",
+    );
+    text
+}
+
+/// `rbee-hive kinds rm --help`.
+pub(super) fn kinds_rm() -> String {
+    let about = "Remove what was installed of a kind. Workers that run it keep its files until\nthey end.";
+    let mut text = command(about, "kinds rm KIND [FLAGS]", &kinds::RM_FLAGS);
+    text.push_str("\nA URL or token that is not given is read from the environment.\n");
+    text
+}
+
+/// `rbee-hive provision --help`.
+pub(super) fn provision() -> String {
+    let about =
+        "Have the hive install the program of a kind from its artifact server, and print\nwhere it is.";
+    let mut text = command(about, "provision KIND [FLAGS]", &provision::FLAGS);
+    text.push_str(
+        "\nA program that is here already is checked, and nothing is fetched, unless\n\
+         another version is asked for. One from PATH or --worker is never replaced.\n\
+         How far it is goes to stderr, the path to stdout. Ctrl-C ends this command\n\
+         alone: the hive goes on. -V prints the version of this program.\n\
          A URL or token that is not given is read from the environment.\n",
     );
     text
@@ -146,7 +171,11 @@ fn command<T>(about: &str, usage: &str, flags: &[Flag<T>]) -> String {
         let gap = if help.len() + 1 + default.len() <= WIDTH { " " } else { "\n      " };
         push(&mut text, format_args!("{help}{gap}{default}\n"));
     }
-    text.push_str("  -h, --help\n      Print this help\n  -V, --version\n      Print the version\n");
+    let version = if flags.iter().any(|flag| flag.name == "version") { "-V" } else { "-V, --version" };
+    push(
+        &mut text,
+        format_args!("  -h, --help\n      Print this help\n  {version}\n      Print the version\n"),
+    );
     text
 }
 
@@ -196,7 +225,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        let kinds = [kinds(), kinds_check(), kinds_schema()];
+        let kinds = [kinds(), kinds_check(), kinds_schema(), kinds_rm(), provision()];
         let all = [top(), serve(), devices(), capacity(), pull(), models(), rm(), logs()];
         for text in all.into_iter().chain(kinds) {
             for line in text.lines() {

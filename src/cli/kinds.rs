@@ -10,10 +10,12 @@ use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
 use super::flags::Flag;
 use super::table::table;
 use super::{
-    Asked, CliError, Environment, Parsed, Word, help, resolve, typed, typed_words, unexpected, value,
+    Asked, CliError, Environment, Parsed, Word, help, provision, resolve, typed, typed_words, unexpected,
+    value,
 };
 use crate::api::{KindInfo, KindList};
 use crate::kinds::manifest::{self, Mistake};
+use crate::kinds::shelf::Shelf;
 use crate::kinds::{Kind, Kinds, find_program, listing, schema};
 use crate::limits::VERSION_DEADLINE;
 use crate::process::versions;
@@ -44,9 +46,18 @@ pub enum Command {
     },
     /// Print the schema.
     Schema,
+    /// Remove what was installed of a kind.
+    Remove {
+        /// The hive.
+        hive: Hive,
+        /// The kind.
+        kind: String,
+        /// As JSON.
+        json: bool,
+    },
 }
 
-pub(super) const FLAGS: [Flag<Typed>; 6] = [
+pub(super) const FLAGS: [Flag<Typed>; 7] = [
     Flag {
         name: "local",
         value: "",
@@ -77,6 +88,15 @@ pub(super) const FLAGS: [Flag<Typed>; 6] = [
         help: "With --local: program of a kind; repeatable",
         set: |typed, text| value::program(text).map(|v| typed.workers.push(v)),
     },
+    Flag {
+        name: "data-dir",
+        value: "DIR",
+        env: "RBEE_HIVE_DATA_DIR",
+        default: "as `serve` has it",
+        repeatable: false,
+        help: "With --local: where kinds are installed",
+        set: |typed, text| value::path(text).map(|v| typed.data_dir = Some(v)),
+    },
     JSON,
     URL,
     TOKEN_FILE,
@@ -104,13 +124,16 @@ pub(super) const CHECK_FLAGS: [Flag<Checked>; 1] = [Flag {
 
 pub(super) const SCHEMA_FLAGS: [Flag<()>; 0] = [];
 
+pub(super) const RM_FLAGS: [Flag<Typed>; 3] =
+    [Flag { default: "a line", help: "Print what was removed as JSON", ..JSON }, URL, TOKEN_FILE];
+
 /// Files that one command line can check.
 const FILES_MAX: usize = 1024;
 
 /// Reads what follows `kinds`.
 pub(super) fn read(mut parser: lexopt::Parser, env: Environment<'_>) -> Result<Parsed, CliError> {
     let mut rest = parser.raw_args().map_err(|e| unexpected(&e))?;
-    let word = rest.next_if(|word| word == "check" || word == "schema");
+    let word = rest.next_if(|word| word == "check" || word == "schema" || word == "rm");
     let command = match word.as_deref().and_then(OsStr::to_str) {
         Some("check") => {
             let word = ("FILE", file as Word<Checked>, FILES_MAX);
@@ -123,6 +146,16 @@ pub(super) fn read(mut parser: lexopt::Parser, env: Environment<'_>) -> Result<P
                 Asked::Run(Checked { files, json }) => Command::Check { files, json },
             }
         }
+        Some("rm") => {
+            let word = Some(("KIND", provision::kind as Word<Typed>));
+            match typed(parser, "kinds rm", &RM_FLAGS, word, help::kinds_rm, env)? {
+                Asked::Print(text) => return Ok(Parsed::Print(text)),
+                Asked::Run(typed) => {
+                    let kind = provision::named(&typed, "rbee-hive kinds rm llama-server")?;
+                    Command::Remove { hive: Hive::new(&typed, env)?, kind, json: typed.json }
+                }
+            }
+        }
         Some(_) => match typed(parser, "kinds schema", &SCHEMA_FLAGS, None, help::kinds_schema, env)? {
             Asked::Print(text) => return Ok(Parsed::Print(text)),
             Asked::Run(()) => Command::Schema,
@@ -130,7 +163,14 @@ pub(super) fn read(mut parser: lexopt::Parser, env: Environment<'_>) -> Result<P
         None => match typed(parser, "kinds", &FLAGS, None, help::kinds, env)? {
             Asked::Print(text) => return Ok(Parsed::Print(text)),
             Asked::Run(typed) if typed.local => {
-                let kinds = Kinds::load(&typed.kind_files, &typed.workers).map_err(resolve::kinds_error)?;
+                let given = Kinds::load(&typed.kind_files, &typed.workers).map_err(resolve::kinds_error)?;
+                let named = typed.workers.into_iter().map(|(kind, _)| kind);
+                // Without a home nothing is installed there.
+                let data_dir = typed.data_dir.map_or_else(|| resolve::data_dir(env), Ok);
+                let kinds = data_dir.map_or_else(
+                    |_| given.clone(),
+                    |dir| Kinds::clone(&Shelf::open(&dir, given.clone(), named, None).kinds().get()),
+                );
                 Command::Local { kinds, json: typed.json }
             }
             Asked::Run(typed) => Command::OfHive { hive: Hive::new(&typed, env)?, json: typed.json },
@@ -157,6 +197,12 @@ impl Command {
             Self::Local { kinds, json } => Ok((shown(local(kinds)?, *json), true)),
             Self::Check { files, json } => check(files, *json),
             Self::Schema => Ok((schema::text(), true)),
+            Self::Remove { hive, kind, json } => {
+                hive.ask(|hive| hive.remove_kind(kind))?;
+                let text =
+                    if *json { json!({ "removed": kind }).to_string() } else { format!("removed {kind}") };
+                Ok((text + "\n", true))
+            }
         }
     }
 }
@@ -171,7 +217,7 @@ fn local(kinds: &Kinds) -> Result<Vec<KindInfo>, CliError> {
     let wait = VERSION_DEADLINE * u32::try_from(programs.len()).unwrap_or(u32::MAX);
     versions.ask(programs, wait, move |versions| drop(tell.send(versions)));
     for (kind, version) in kinds.iter_mut().zip(told.recv().unwrap_or_default()) {
-        kind.version = version;
+        kind.version = version.or(kind.version.take());
     }
     Ok(kinds)
 }

@@ -22,6 +22,7 @@ mod help;
 pub mod kinds;
 pub mod logs;
 pub mod models;
+pub mod provision;
 pub mod pull;
 pub(crate) mod resolve;
 pub mod rm;
@@ -50,8 +51,10 @@ pub enum Parsed {
     Remove(rm::Command),
     /// Show what a worker wrote.
     Logs(logs::Command),
-    /// Show kinds of workers, or check their manifests.
+    /// Show kinds of workers, check their manifests, remove one.
     Kinds(kinds::Command),
+    /// Have a kind's program installed.
+    Provision(provision::Command),
     /// Be a probe child with these arguments.
     ProbeGpus(Vec<OsString>),
     /// Run this program and its arguments to be told its version.
@@ -104,7 +107,7 @@ struct Command {
     help: &'static str,
 }
 
-const COMMANDS: [Command; 8] = [
+const COMMANDS: [Command; 9] = [
     Command { name: "serve", help: "Run the hive in the foreground" },
     Command { name: "devices", help: "Show what a machine has to compute with" },
     Command { name: "capacity", help: "Tell whether a model fits" },
@@ -112,7 +115,8 @@ const COMMANDS: [Command; 8] = [
     Command { name: "models", help: "Show the models that are here" },
     Command { name: "rm", help: "Delete a model" },
     Command { name: "logs", help: "Show what a worker wrote" },
-    Command { name: "kinds", help: "Show what can be launched; check a manifest" },
+    Command { name: "kinds", help: "Show what can be launched; check a manifest; remove one" },
+    Command { name: "provision", help: "Install the program of a kind" },
 ];
 
 /// Reads the command line: `args` without the program's name.
@@ -174,6 +178,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: Environment<'_>) -> Re
             })
         }
         Some(Arg::Value(name)) if name == "kinds" => kinds::read(parser, env),
+        Some(Arg::Value(name)) if name == "provision" => {
+            let word = Some(("KIND", provision::kind as Word<client::Typed>));
+            Ok(match typed(parser, "provision", &provision::FLAGS, word, help::provision, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Provision(provision::command(&typed, env)?),
+            })
+        }
         Some(Arg::Value(name)) if name == version_child::COMMAND => {
             parser.raw_args().map(|rest| Parsed::AskVersion(rest.collect())).map_err(|e| unexpected(&e))
         }
@@ -228,7 +239,11 @@ fn typed_words<T: Default>(
     while let Some(arg) = parser.next().map_err(|e| unexpected(&e))? {
         let (at, flag) = match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Print(help())),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Asked::Print(help::version())),
+            Arg::Short('V') => return Ok(Asked::Print(help::version())),
+            // Of a command that has a flag of that name it is the flag.
+            Arg::Long("version") if flags.iter().all(|flag| flag.name != "version") => {
+                return Ok(Asked::Print(help::version()));
+            }
             Arg::Long(name) => {
                 let found = flags.iter().enumerate().find(|(_, flag)| flag.name == name);
                 found.ok_or_else(|| unknown_flag(name, command, flags))?

@@ -17,7 +17,7 @@ use crate::limits::{PULL_RETURN_FIRST, PULL_RETURNS};
 use crate::net::Cut;
 use crate::thread::Joined;
 
-mod show;
+pub(super) mod show;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +40,7 @@ pub struct Command {
 
 pub(super) const FLAGS: [Flag<Typed>; 3] = [JSON_LINES, URL, TOKEN_FILE];
 
-const JSON_LINES: Flag<Typed> = Flag {
+pub(super) const JSON_LINES: Flag<Typed> = Flag {
     default: "a bar, or lines",
     help: "Print each event as a line of JSON, as the API has it",
     ..JSON
@@ -60,12 +60,7 @@ impl Command {
     /// # Errors
     /// If no hive answers, it says no, the download fails, or somebody pressed Ctrl-C.
     pub fn run(&self) -> Result<String, CliError> {
-        let is_terminal = io::stderr().is_terminal() && !self.is_dumb;
-        let look = match (self.json, is_terminal) {
-            (true, _) => Look::Json,
-            (false, true) => Look::Bar(&terminal_width),
-            (false, false) => Look::Lines,
-        };
+        let look = look(self.json, self.is_dumb);
         let (mut out, mut err) = (io::stdout(), io::stderr());
         let mut show = Show::new(&mut out, &mut err, look);
         let client = self.hive.client()?;
@@ -101,6 +96,15 @@ impl Command {
 
 fn last_line(show: &Show<'_>, path: String) -> String {
     if show.is_json() { String::new() } else { path.replace(char::is_control, "?") + "\n" }
+}
+
+/// How progress is shown on stderr; `is_dumb`: as [`Command`] has it.
+pub(super) fn look(json: bool, is_dumb: bool) -> Look<'static> {
+    match (json, io::stderr().is_terminal() && !is_dumb) {
+        (true, _) => Look::Json,
+        (false, true) => Look::Bar(&terminal_width),
+        (false, false) => Look::Lines,
+    }
 }
 
 fn terminal_width() -> usize {

@@ -61,6 +61,11 @@ pub(super) fn config(typed: Typed, env: Environment<'_>) -> Result<Config, CliEr
         data_dir: typed.data_dir.map_or_else(|| data_dir(env), Ok)?,
         model_dir: typed.model_dir.map_or_else(|| model_dir(env), Ok)?,
         hub: HubConfig::from_env(env).map_err(CliError::usage)?,
+        artifacts: typed
+            .artifact_url
+            .map(|url| HubConfig::plain(&url, env))
+            .transpose()
+            .map_err(|wrong| CliError::usage(format!("--artifact-url: {wrong}")))?,
         threads: typed.threads,
         max_connections: typed.max_connections,
         log_format: typed.log_format,
@@ -125,7 +130,7 @@ fn sanitised(name: &str) -> String {
 }
 
 /// As the XDG base directory specification has it: a relative `XDG_DATA_HOME` does not count.
-fn data_dir(env: Environment<'_>) -> Result<PathBuf, CliError> {
+pub(super) fn data_dir(env: Environment<'_>) -> Result<PathBuf, CliError> {
     let xdg = env("XDG_DATA_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let base = xdg.or_else(|| home(env).map(|home| home.join(".local/share")));
     base.map(|base| base.join("rbee-hive")).ok_or_else(|| no_home("--data-dir"))

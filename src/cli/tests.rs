@@ -195,7 +195,7 @@ fn models_are_fetched_listed_and_deleted_by_their_reference() {
 
 #[test]
 fn flags_of_later_releases_are_unknown() {
-    for flag in ["--artifact-url", "--orphans", "--orphan-timeout"] {
+    for flag in ["--orphans", "--orphan-timeout"] {
         assert!(Typing::serve(flag).run().is_err_and(|e| e.message.starts_with("unknown flag")), "{flag}");
     }
 }

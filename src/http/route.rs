@@ -44,6 +44,13 @@ pub enum Route {
         /// Of the run before the last one.
         previous: bool,
     },
+    /// `POST /v1/workers/provision`
+    Provision,
+    /// `DELETE /v1/workers/kinds`
+    RemoveKind {
+        /// Which one, as sent.
+        query: String,
+    },
     /// `POST /v1/heartbeat`
     Heartbeat,
     /// `GET /v1/events`
@@ -80,6 +87,7 @@ enum Place<'a> {
     Ready,
     List,
     Kinds,
+    Provision,
     Worker(&'a str),
     Logs(&'a str),
     Heartbeat,
@@ -107,6 +115,8 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         Place::Ready if post => Ok(Route::Ready),
         Place::List if get => Ok(Route::List),
         Place::Kinds if get => Ok(Route::Kinds),
+        Place::Kinds if *method == Method::Delete => Ok(Route::RemoveKind { query: query.to_owned() }),
+        Place::Provision if post => Ok(Route::Provision),
         Place::Worker(id) if get => Ok(Route::Worker(worker_id(id)?)),
         Place::Worker(id) if *method == Method::Delete => {
             let force = Query(query).flag("force")?;
@@ -130,16 +140,17 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         Place::Models if *method == Method::Delete => Ok(Route::DeleteModel { query: query.to_owned() }),
         Place::Shutdown if post => Ok(Route::Shutdown),
         Place::Download => Err(not_allowed("POST, DELETE")),
-        Place::Worker(_) | Place::Models => Err(not_allowed("GET, HEAD, DELETE")),
+        Place::Worker(_) | Place::Models | Place::Kinds => Err(not_allowed("GET, HEAD, DELETE")),
         Place::Health
         | Place::Devices
         | Place::Capacity
         | Place::List
-        | Place::Kinds
         | Place::Logs(_)
         | Place::Events
         | Place::Progress => Err(not_allowed("GET, HEAD")),
-        Place::Spawn | Place::Ready | Place::Heartbeat | Place::Shutdown => Err(not_allowed("POST")),
+        Place::Spawn | Place::Ready | Place::Provision | Place::Heartbeat | Place::Shutdown => {
+            Err(not_allowed("POST"))
+        }
     }
 }
 
@@ -157,6 +168,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "/v1/workers/ready" => Place::Ready,
         "/v1/workers/list" | "/v1/workers" => Place::List,
         "/v1/workers/kinds" => Place::Kinds,
+        "/v1/workers/provision" => Place::Provision,
         "/v1/heartbeat" => Place::Heartbeat,
         "/v1/events" => Place::Events,
         "/v1/models/download" => Place::Download,
@@ -227,7 +239,7 @@ mod tests {
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 17] = [
+        let paths: [(&str, &[Method]); 18] = [
             ("/health", &[Get, Head]),
             ("/v1/devices", &[Get, Head]),
             ("/v1/capacity", &[Get, Head]),
@@ -236,7 +248,8 @@ mod tests {
             ("/v1/workers/ready", &[Post]),
             ("/v1/workers/list", &[Get, Head]),
             ("/v1/workers", &[Get, Head]),
-            ("/v1/workers/kinds", &[Get, Head]),
+            ("/v1/workers/kinds", &[Get, Head, Delete]),
+            ("/v1/workers/provision", &[Post]),
             ("/v1/workers/w-1", &[Get, Head, Delete]),
             ("/v1/workers/w-1/logs", &[Get, Head]),
             ("/v1/heartbeat", &[Post]),

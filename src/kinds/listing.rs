@@ -1,15 +1,17 @@
 //! The kinds of a hive as they are shown.
 
+use std::path::Path;
+
 use super::{Entry, Kind, Kinds, Protocol, find_program};
 use crate::api::{KindInfo, KindProtocol};
 use crate::process::versions::Program;
 
-/// Each kind without its version, and the program to ask for it. Looks at the disk.
+/// Each kind with the version that was installed, if it was, and the program to ask for its own. Looks at the disk.
 pub fn list(kinds: &Kinds) -> (Vec<KindInfo>, Vec<Option<Program>>) {
     let one = |entry: &Entry| {
         let kind = &*entry.kind;
         let path = find_program(kind);
-        let program = path.as_deref().and_then(|path| Program::new(path, &kind.version_args, env(kind)));
+        let program = path.as_deref().and_then(|path| program(kind, path));
         let info = KindInfo {
             kind: kind.name.clone(),
             protocol: match kind.protocol {
@@ -19,12 +21,17 @@ pub fn list(kinds: &Kinds) -> (Vec<KindInfo>, Vec<Option<Program>>) {
             backends: kind.backends.clone(),
             found: path.is_some(),
             path: path.map(|path| path.to_string_lossy().into_owned()),
-            version: None,
+            version: kind.install.as_ref().map(|install| install.record().version.clone()),
             source: entry.source,
         };
         (info, program)
     };
     kinds.iter().map(one).unzip()
+}
+
+/// The program of `kind` at `path`, to be asked for its version; `None` if there is no way to ask. Looks at the disk.
+pub fn program(kind: &Kind, path: &Path) -> Option<Program> {
+    Program::new(path, &kind.version_args, env(kind))
 }
 
 /// What a program needs to start may stand there; what depends on a launch is left out.

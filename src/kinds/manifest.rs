@@ -92,7 +92,8 @@ pub fn parse(manifest: &[u8]) -> Result<Kind, Mistake> {
     let args_allow = checked(&mut top, "args_allow", is_option, "must be an option, like `--threads`")?;
     let version_args = version_args(&mut top)?;
     top.end()?;
-    Ok(Kind { name, protocol, program, backends, args, env, env_allow, args_allow, version_args })
+    let install = None;
+    Ok(Kind { name, protocol, program, backends, args, env, env_allow, args_allow, version_args, install })
 }
 
 /// Whether `name` may be a kind's: `[a-z0-9][a-z0-9-]{0,63}`.

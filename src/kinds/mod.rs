@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::Backend;
@@ -9,14 +10,19 @@ use crate::id::Backend;
 pub mod allow;
 pub mod builtin;
 mod command;
+pub mod install;
 mod json;
 pub mod listing;
 pub mod manifest;
+pub mod provision;
 pub mod schema;
 mod set;
+pub mod shelf;
 mod template;
 
 pub use command::{CommandLine, Values};
+pub use install::Install;
+use set::is_executable;
 pub use set::{Entry, Kinds, KindsError, find_program};
 
 /// A kind, parsed and checked.
@@ -40,6 +46,8 @@ pub struct Kind {
     pub args_allow: Vec<String>,
     /// Arguments that print a version.
     pub version_args: Vec<String>,
+    /// Where its program comes from, if the hive installed it; keeps the files there.
+    pub install: Option<Arc<Install>>,
 }
 
 /// How a worker tells its state.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{Access, access};
 
 use super::manifest::{self, FileMistake};
+use super::shelf::Installed;
 use super::{Kind, builtin};
 use crate::api::KindSource;
 
@@ -18,6 +19,13 @@ pub struct Entry {
     pub kind: Arc<Kind>,
     /// Where it comes from.
     pub source: KindSource,
+}
+
+impl Entry {
+    /// Whether a program that is installed takes the place of its own: a file may say where that is to be.
+    pub(super) fn takes_install(&self) -> bool {
+        self.source == KindSource::Builtin || !has_folder(&self.kind.program)
+    }
 }
 
 /// All kinds of a hive, each name once: the built-in ones first, then those from files as they were given.
@@ -93,6 +101,37 @@ impl Kinds {
         Ok(Self(entries))
     }
 
+    /// The same with what is installed: a kind that came with a manifest takes a built-in's place; of a kind from a
+    /// file, and where only a program was installed, that program is put in, unless the file says where its own is.
+    #[must_use]
+    pub fn with_installed<'a>(&self, installed: impl Iterator<Item = &'a Installed>) -> Self {
+        let mut kinds = self.clone();
+        for Installed { install, manifest } in installed {
+            let name = &install.record().kind;
+            let place = kinds.0.iter_mut().find(|entry| entry.kind.name == *name);
+            let program = match (install.program(), manifest) {
+                (Some(program), _) => program,
+                (None, Some(manifest)) => manifest.program.clone(),
+                (None, None) => continue,
+            };
+            let base = match (&place, manifest) {
+                (Some(entry), _) if !entry.takes_install() => continue,
+                (Some(entry), None) => Kind::clone(&entry.kind),
+                (Some(entry), Some(_)) if entry.source == KindSource::File => Kind::clone(&entry.kind),
+                (_, Some(manifest)) => manifest.clone(),
+                // The kind whose program it is has gone.
+                (None, None) => continue,
+            };
+            let kind = Arc::new(Kind { program, install: Some(Arc::clone(install)), ..base });
+            let entry = Entry { kind, source: KindSource::Installed };
+            match place {
+                Some(place) => *place = entry,
+                None => kinds.0.push(entry),
+            }
+        }
+        kinds
+    }
+
     /// The kind called `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Kind>> {
         self.0.iter().map(|entry| &entry.kind).find(|kind| kind.name == name)
@@ -121,7 +160,7 @@ pub fn find_program(kind: &Kind) -> Option<PathBuf> {
 /// Entries of `PATH` that are empty or relative are passed over: what they mean depends on where the hive
 /// was started.
 fn find_on(program: &Path, search: Option<&OsStr>) -> Option<PathBuf> {
-    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+    if has_folder(program) {
         return std::path::absolute(program).ok().filter(|path| is_executable(path));
     }
     std::env::split_paths(search?)
@@ -130,7 +169,13 @@ fn find_on(program: &Path, search: Option<&OsStr>) -> Option<PathBuf> {
         .find(|path| is_executable(path))
 }
 
-fn is_executable(path: &Path) -> bool {
+/// Whether it is a path, and not a name that is looked for on `PATH`.
+fn has_folder(program: &Path) -> bool {
+    program.as_os_str().as_encoded_bytes().contains(&b'/')
+}
+
+/// Whether a file is there that we may execute.
+pub(super) fn is_executable(path: &Path) -> bool {
     path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::api::{Phase, State, WorkerHealth};
 use crate::capacity::ledger::Placement;
 use crate::id::{DownloadId, Pgid, Run, Token, WorkerId};
+use crate::kinds::Kind;
 
 use super::event::Plan;
 use super::spawning::Step;
@@ -133,7 +134,12 @@ impl Worker<Stopping> {
         // One that never had a process ends as it was asked to, or for want of a port.
         let reason = self.state.why.map_or(Reason::PortLost, Reason::from);
         self.facts.end.get_or_insert(End { status: None, reason, message: None, log: Vec::new() });
-        let view = View { state: State::Gone, ..self.view() };
+        let mut view = View { state: State::Gone, ..self.view() };
+        // It is remembered for a while, and the files of its program are not kept for that.
+        if view.plan.kind.install.is_some() {
+            let kind = Kind { install: None, ..Kind::clone(&view.plan.kind) };
+            view.plan = Arc::new(Plan { kind: Arc::new(kind), ..Plan::clone(&view.plan) });
+        }
         (view, self.facts.lease)
     }
 }

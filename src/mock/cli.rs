@@ -16,7 +16,7 @@ use crate::id::Token;
 use crate::mock::fault::{FAULTS, Faults};
 use crate::mock::hive::check;
 use crate::mock::hub::{self, Access, Hub};
-use crate::mock::{demo, hive, queen, rude, worker};
+use crate::mock::{artifacts, demo, hive, queen, rude, worker};
 use crate::{duration, limits, sys};
 
 const HELP: &str = "\
@@ -25,13 +25,14 @@ Stand-ins for the rest of the system, for trying and testing rbee-hive
 Usage: rbee-mock <COMMAND> [OPTIONS]
 
 Commands:
-  worker   a worker without a model, with faults on request; also meant where
-           --worker-id comes first: rbee-hive serve --worker llm-worker-rbee=<this>
-  queen    takes heartbeats, prints them, keeps the last of each hive
-  hive     takes the callbacks of workers, counts and prints them; --check tries whether a worker keeps
-           its contract
-  hub      serves folders as the Hugging Face hub does, with faults on request
-  demo     the main job on loopback: a queen, the real hive, a worker, from spawn to cascade
+  worker     a worker without a model, with faults on request; also meant where
+             --worker-id comes first: rbee-hive serve --worker llm-worker-rbee=<this>
+  queen      takes heartbeats, prints them, keeps the last of each hive
+  hive       takes the callbacks of workers, counts and prints them; --check tries whether a worker keeps
+             its contract
+  hub        serves folders as the Hugging Face hub does, with faults on request
+  artifacts  publishes programs of workers in a folder, and serves it for --artifact-url
+  demo       the main job on loopback: a queen, the real hive, a worker, from spawn to cascade
 
 Options:
   -h, --help      help, also of each command
@@ -107,6 +108,22 @@ It reads everything once for its digests, then prints where it listens, and a li
 
 ";
 
+const ARTIFACTS_HELP: &str = "\
+Publishes programs of workers in the folder DIR, as `rbee-hive provision` fetches them, and serves it
+
+Usage: rbee-mock artifacts DIR [OPTIONS]
+
+Options:
+  --add KIND/VERSION=PATH  repeatable: a program, or a folder with a kind.json; becomes the latest
+  --no-serve               only publish: any web server can serve DIR
+  --bind ADDR              address to bind (default 127.0.0.1:8800)
+  --rate BYTES             so many bytes of a file a second on each connection
+  --fault FAULT            repeatable; see hub --help
+  -h, --help               this
+
+It prints the checksum of each, then what --artifact-url is to be, and a line of each request.
+";
+
 const DEMO_HELP: &str = "\
 The main job on loopback: a queen, the real hive, a worker, from spawn to cascade
 
@@ -159,6 +176,7 @@ pub fn main() -> ExitCode {
         "queen" => queen_from(args).map(|asked| asked.run(run_queen)),
         "hive" => hive_from(args).map(|asked| asked.run(run_hive)),
         "hub" => hub_from(args).map(|asked| asked.run(run_hub)),
+        "artifacts" => artifacts_from(args).map(|asked| asked.run(run_artifacts)),
         "demo" => demo_from(args).map(|asked| asked.run(run_demo)),
         "sleep" => sleep_from(args).map(|own_session| ended(worker::leftover::sleep(own_session))),
         other => return usage(format!("no such command: {other:?}"), ""),
@@ -386,6 +404,32 @@ fn hub_from(mut args: Parser) -> Result<Asked<HubPost>, lexopt::Error> {
     Ok(Asked::Run(HubPost { folder, bind, options, faults }))
 }
 
+struct Artifacts {
+    hub: HubPost,
+    add: Vec<artifacts::Artifact>,
+    serve: bool,
+}
+
+fn artifacts_from(mut args: Parser) -> Result<Asked<Artifacts>, lexopt::Error> {
+    let (mut folder, mut bind, mut faults) = (None, "127.0.0.1:8800".to_owned(), Vec::new());
+    let mut options = hub::Options { print: true, ..hub::Options::default() };
+    let (mut add, mut serve) = (Vec::new(), true);
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Value(dir) if folder.is_none() => folder = Some(PathBuf::from(dir)),
+            Arg::Long("add") => add.push(args.value()?.parse()?),
+            Arg::Long("no-serve") => serve = false,
+            Arg::Long("bind") => bind = text(&mut args)?,
+            Arg::Long("rate") => options.rate = Some(at_least_one("rate", args.value()?.parse()?)?),
+            Arg::Long("fault") => faults.push(args.value()?.parse()?),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Help(ARTIFACTS_HELP.to_owned())),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let folder = folder.ok_or("a folder is needed")?;
+    Ok(Asked::Run(Artifacts { hub: HubPost { folder, bind, options, faults }, add, serve }))
+}
+
 fn at_least_one<T: PartialOrd + From<u8>>(flag: &str, number: T) -> Result<T, lexopt::Error> {
     if number < T::from(1) { Err(format!("--{flag} is at least 1").into()) } else { Ok(number) }
 }
@@ -470,6 +514,26 @@ fn run_hub(post: HubPost) -> Ended {
     hub::folder::serve(&hub, &folder, access)
         .map_err(|e| format!("cannot serve {}: {e}", folder.display()))?;
     say(&format!("hub listening on {}\n", hub.url()));
+    until_signal(Ok(hub))
+}
+
+fn run_artifacts(Artifacts { hub, add, serve }: Artifacts) -> Ended {
+    let HubPost { folder, bind, options, faults } = hub;
+    for artifact in &add {
+        let sha256 = artifacts::publish(&folder, artifact)?;
+        say(&format!("{sha256}  {}/{}\n", artifact.kind.as_str(), artifact.version.as_str()));
+    }
+    if !serve {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let bound = TcpListener::bind(&bind).map_err(|e| format!("cannot listen on {bind:?}: {e}"))?;
+    let hub = Hub::listen(bound, options).map_err(|e| e.to_string())?;
+    for rule in faults {
+        hub.add_rule(rule);
+    }
+    let url =
+        artifacts::serve(&hub, &folder).map_err(|e| format!("cannot serve {}: {e}", folder.display()))?;
+    say(&format!("artifacts at {url}\n"));
     until_signal(Ok(hub))
 }
 

@@ -5,6 +5,7 @@
 //! `rbee-mock` runs each as a process, and [`queen::Queen`], [`hive::Hive`] and [`hub::Hub`] run inside a test
 //! as well.
 
+pub mod artifacts;
 pub mod cli;
 pub mod demo;
 pub mod desk;

@@ -28,7 +28,7 @@ use crate::thread::Joined;
 
 mod disk;
 mod drive;
-mod speed;
+pub(crate) mod speed;
 
 pub use disk::NoSpace;
 

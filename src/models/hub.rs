@@ -22,6 +22,7 @@ mod config;
 mod head;
 mod origin;
 mod page;
+mod plain;
 mod proxy;
 mod reader;
 #[cfg(test)]
@@ -99,7 +100,7 @@ impl Hub {
 
     /// Where the files of `commit` come from; `cut` ends all that is under way there.
     pub(crate) fn origin(&self, hub: &HubRef, commit: &str, cut: &Cut) -> HubOrigin {
-        HubOrigin::new(&self.0, hub, commit, cut)
+        HubOrigin::new(&self.0, &origin::base(hub, commit), cut)
     }
 
     /// Reads `file` of `commit` from its beginning, for who wants its header and waits until `until` for it: see

@@ -111,6 +111,11 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// What was to be short is not.
+    pub const TOO_LONG: Self = Self::BadAnswer("it is longer than it may be");
+    /// It says of a file that it has another digest.
+    pub const OTHER_FILE: Self = Self::BadAnswer("the file is another one than its list says");
+
     /// Whether it may be better the next time.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Broken(_) | Self::Stalled | Self::Busy { .. })

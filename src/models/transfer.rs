@@ -22,7 +22,7 @@ mod partial;
 mod queue;
 mod ramp;
 pub(crate) mod record;
-mod retry;
+pub(crate) mod retry;
 #[cfg(test)]
 mod tests;
 

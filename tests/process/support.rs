@@ -38,6 +38,7 @@ pub fn kind(protocol: Protocol) -> Arc<Kind> {
         env_allow: Vec::new(),
         args_allow: Vec::new(),
         version_args: Vec::new(),
+        install: None,
     })
 }
 

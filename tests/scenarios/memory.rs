@@ -373,6 +373,7 @@ fn order(probed: bool) -> Order {
         env_allow: Vec::new(),
         args_allow: Vec::new(),
         version_args: Vec::new(),
+        install: None,
     };
     let plan = Plan {
         kind: Arc::new(kind),

@@ -1,5 +1,5 @@
-/* Preloaded into a hive: files that are being fetched are on a disk that is full after DISK_STUB_BYTES, until the
- * file DISK_STUB_ROOM is there. */
+/* Preloaded into a hive: files that are being fetched, and kinds that are being unpacked, are on a disk that is full
+ * after DISK_STUB_BYTES, until the file DISK_STUB_ROOM is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,7 +17,9 @@ static int is_full(int fd, size_t count) {
     if (length < 0) return 0;
     path[length] = 0;
     const char *ending = strrchr(path, '.');
-    if (!ending || strcmp(ending, ".incomplete")) return 0;
+    int is_fetched = ending && !strcmp(ending, ".incomplete");
+    int is_unpacked = strstr(path, "/kinds/.new-") && strstr(path, "/files/");
+    if (!is_fetched && !is_unpacked) return 0;
     const char *most = getenv("DISK_STUB_BYTES"), *room = getenv("DISK_STUB_ROOM");
     if (!most || (room && !access(room, F_OK))) return 0;
     return __sync_add_and_fetch(&written, (long long)count) > atoll(most);
@@ -31,4 +33,14 @@ ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t offset) {
         return -1;
     }
     return real(fd, bytes, count, offset);
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    static ssize_t (*real)(int, const void *, size_t);
+    if (!real) real = dlsym(RTLD_NEXT, "write");
+    if (is_full(fd, count)) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return real(fd, bytes, count);
 }

@@ -11,7 +11,7 @@ use crate::limits::{PULL_LINE, PULL_REDRAW};
 const BAR: usize = 30;
 
 /// Where it is shown. What cannot be written is not: the download goes on.
-pub(super) struct Show<'a> {
+pub(in crate::cli) struct Show<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     look: Look<'a>,
@@ -22,7 +22,7 @@ pub(super) struct Show<'a> {
 }
 
 /// How it is shown.
-pub(super) enum Look<'a> {
+pub(in crate::cli) enum Look<'a> {
     /// One line of a terminal that is so wide, drawn again and again.
     Bar(&'a dyn Fn() -> usize),
     /// A line now and then.
@@ -58,6 +58,8 @@ impl<'a> Show<'a> {
             return;
         }
         match progress {
+            // It waits for its turn.
+            Progress::Downloading { bytes_total: 0, .. } => {}
             Progress::Downloading { bytes_downloaded, bytes_total, speed_mbps, attempt, .. } => {
                 let bytes_per_s = Some(speed_mbps * 1e6 / 8.0).filter(|speed| *speed >= 1.0);
                 self.most_bytes = self.most_bytes.max(*bytes_downloaded);

@@ -14,7 +14,7 @@ pub(super) fn list(api: &Api) -> Box<dyn FnOnce(Ticket)> {
     Box::new(move |ticket| {
         versions.ask(programs, VERSION_WAIT, move |versions| {
             for (kind, version) in kinds.iter_mut().zip(versions) {
-                kind.version = version;
+                kind.version = version.or(kind.version.take());
             }
             ticket.answer(Answer::json(200, &KindList { kinds }));
         });

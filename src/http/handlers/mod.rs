@@ -20,6 +20,7 @@ use crate::http::{
 };
 use crate::id::{Token, WorkerId};
 use crate::kinds::Kinds;
+use crate::kinds::provision::Provisions;
 use crate::latest::Latest;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{Inbox, NoAnswer};
@@ -42,6 +43,7 @@ pub mod downloads;
 mod kinds;
 mod locate;
 mod models;
+mod provision;
 mod spawn;
 mod weigh;
 mod wish;
@@ -71,6 +73,8 @@ pub struct Api {
     pub hub_desk: Sender<Option<(Request, Ticket)>>,
     /// What fetches models.
     pub downloads: Downloads,
+    /// What fetches programs of workers.
+    pub provisions: Provisions,
     /// What reads the headers of models, and remembers them.
     pub inspector: Inspector,
     /// What looks at the devices.
@@ -139,6 +143,8 @@ impl Api {
             }
             Route::CancelDownload { query } => downloads::cancel(self, &query)?,
             Route::Kinds => return Ok(Reply::Later(kinds::list(self))),
+            Route::Provision => return provision::provision(self, request).map_err(Halt::from),
+            Route::RemoveKind { query } => provision::remove(self, &query)?,
             Route::Models => models::list(self),
             Route::DeleteModel { query } => models::delete(self, &query)?,
             Route::Ready => workers::ready(self, who, request)?,
@@ -311,6 +317,8 @@ fn name(route: &Route) -> &'static str {
         Route::Ready => "ready",
         Route::List => "list",
         Route::Kinds => "kinds",
+        Route::Provision => "provision",
+        Route::RemoveKind { .. } => "remove_kind",
         Route::Worker(_) => "worker",
         Route::Stop { .. } => "stop",
         Route::Logs { .. } => "logs",

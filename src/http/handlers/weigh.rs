@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use log::error;
 use serde_json::json;
 
 use crate::capacity::estimate::{self, Load};
@@ -235,7 +236,7 @@ fn named_kind(api: &Api, name: &str) -> Result<Arc<Kind>, ApiError> {
     if find_program(kind).is_none() {
         return Err(not_installed(&kind.name));
     }
-    Ok(Arc::clone(kind))
+    sound(kind)
 }
 
 /// A GGUF takes llama-server, safetensors vllm, else the only kind whose program is there.
@@ -246,17 +247,28 @@ fn kind_for(api: &Api, format: Format) -> Result<Arc<Kind>, ApiError> {
     };
     let kinds = api.kinds.get();
     if let Some(kind) = kinds.get(usual).filter(|kind| find_program(kind).is_some()) {
-        return Ok(Arc::clone(kind));
+        return sound(kind);
     }
     let mut there = kinds.iter().filter(|entry| find_program(&entry.kind).is_some());
     match (there.next(), there.next()) {
-        (Some(only), None) => Ok(Arc::clone(&only.kind)),
+        (Some(only), None) => sound(&only.kind),
         _ => Err(not_installed(usual)),
     }
 }
 
+/// The kind, if its program is what was installed, where the hive did that.
+fn sound(kind: &Arc<Kind>) -> Result<Arc<Kind>, ApiError> {
+    let Some(Err(damaged)) = kind.install.as_ref().map(|install| install.verify()) else {
+        return Ok(Arc::clone(kind));
+    };
+    error!("an installed kind is damaged kind={} file={damaged:?}", kind.name);
+    let message = format!("what is installed of the kind {} is damaged; provision it again", kind.name);
+    Err(ApiError::new(Code::KindNotInstalled, message).with_details(json!({ "kind": kind.name })))
+}
+
 fn not_installed(kind: &str) -> ApiError {
-    let message =
-        format!("the program of the kind {kind} is not on this machine; install it or name it by --worker");
+    let message = format!(
+        "the program of the kind {kind} is not on this machine; provision it, install it or name it by --worker"
+    );
     ApiError::new(Code::KindNotInstalled, message).with_details(json!({ "kind": kind }))
 }

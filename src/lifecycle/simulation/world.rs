@@ -572,6 +572,7 @@ fn plan(probed: bool, port_hint: Option<u16>) -> Plan {
         env_allow: Vec::new(),
         args_allow: Vec::new(),
         version_args: Vec::new(),
+        install: None,
     };
     Plan {
         kind: Arc::new(kind),

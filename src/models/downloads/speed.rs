@@ -7,14 +7,14 @@ const MEMORY: Duration = Duration::from_secs(3);
 
 /// A rate that follows the last seconds. Bytes that had come at the first look do not count.
 #[derive(Debug, Default)]
-pub(super) struct Speed {
+pub(crate) struct Speed {
     last: Option<(u64, Instant)>,
     bytes_per_second: Option<f64>,
 }
 
 impl Speed {
     /// The rate when `bytes` have come; 0 at the first look.
-    pub(super) fn at(&mut self, bytes: u64, now: Instant) -> f64 {
+    pub(crate) fn at(&mut self, bytes: u64, now: Instant) -> f64 {
         let known = self.bytes_per_second;
         let Some((before, then)) = self.last else {
             self.last = Some((bytes, now));

@@ -58,10 +58,23 @@ impl HubConfig {
             tokens: if no_token { Tokens::None } else { tokens(env)? },
             proxies: Proxies::from_env(env)?,
             is_offline: offline.as_ref().is_some_and(is_true),
-            times: Times {
-                question: seconds(env, "HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT)?,
-                stall: seconds(env, "HF_HUB_DOWNLOAD_TIMEOUT", TRANSFER_STALL)?,
-            },
+            times: times(env)?,
+        })
+    }
+
+    /// A plain web server at `url`, which is shown no token and asked also where `HF_HUB_OFFLINE` is set; proxies and
+    /// timeouts are those of the environment.
+    ///
+    /// # Errors
+    /// If that is no `http` or `https` URL without user and query, or a proxy's variable is wrong.
+    pub fn plain(url: &str, env: Environment<'_>) -> Result<Self, String> {
+        let url = Url::parse(url).filter(|url| !url.has_query());
+        Ok(Self {
+            endpoint: url.map(Endpoint).ok_or("is no URL with a host and without user and query")?,
+            tokens: Tokens::None,
+            proxies: Proxies::from_env(env)?,
+            is_offline: false,
+            times: times(env)?,
         })
     }
 }
@@ -90,6 +103,13 @@ impl Tokens {
             }
         }
     }
+}
+
+fn times(env: Environment<'_>) -> Result<Times, String> {
+    Ok(Times {
+        question: seconds(env, "HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT)?,
+        stall: seconds(env, "HF_HUB_DOWNLOAD_TIMEOUT", TRANSFER_STALL)?,
+    })
 }
 
 /// A time that is set as a number of seconds.

@@ -46,7 +46,17 @@ pub(super) fn refusal(
             HubError::Busy { status, retry_after: retry_after(status, headers, now) }
         }
         (416, _) => HubError::BadAnswer("the file is shorter than its list says"),
-        _ => HubError::BadAnswer("a status that a hub does not have"),
+        _ => HubError::BadAnswer("a status that means nothing here"),
+    }
+}
+
+/// Refuses bytes that come packed, which was not asked for: their length and place would be others.
+pub(super) fn check_unpacked(headers: &HeaderMap) -> Result<(), HubError> {
+    match text(headers, "content-encoding") {
+        Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
+            Err(HubError::BadAnswer("the bytes are packed, which was not asked for"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -120,7 +130,7 @@ pub(super) fn check_linked(headers: &HeaderMap, file: &RemoteFile) -> Result<(),
     }
     let etag = text(headers, "x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
     if etag.is_some_and(|etag| !is_name_of(etag, &file.digest)) {
-        return Err(HubError::BadAnswer("the file is another one than its list says"));
+        return Err(HubError::OTHER_FILE);
     }
     Ok(())
 }
@@ -176,8 +186,8 @@ mod tests {
             (404, repository, false, HubError::NoRepository { with_token: false }),
             (404, file, false, HubError::NoFile),
             (500, file, false, HubError::Busy { status: 500, retry_after: None }),
-            (400, file, false, HubError::BadAnswer("a status that a hub does not have")),
-            (204, file, false, HubError::BadAnswer("a status that a hub does not have")),
+            (400, file, false, HubError::BadAnswer("a status that means nothing here")),
+            (204, file, false, HubError::BadAnswer("a status that means nothing here")),
         ] {
             assert_eq!(refused(status, &[], about, with_token), meant, "{status}");
         }

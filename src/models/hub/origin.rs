@@ -46,8 +46,9 @@ pub(super) fn base(hub: &HubRef, commit: &str) -> String {
 }
 
 impl HubOrigin {
-    pub(super) fn new(hub: &Arc<Inner>, reference: &HubRef, commit: &str, cut: &Cut) -> Self {
-        Self { hub: Arc::clone(hub), base: base(reference, commit).into(), cut: cut.clone() }
+    /// Of the files below `base`, which begins with a slash, or is empty for all.
+    pub(super) fn new(hub: &Arc<Inner>, base: &str, cut: &Cut) -> Self {
+        Self { hub: Arc::clone(hub), base: base.into(), cut: cut.clone() }
     }
 }
 
@@ -107,11 +108,7 @@ impl HubConnection {
     ) -> Result<Part, HubError> {
         let Answer { response, at } = self.wire.ask(start, &Asked::Bytes(file, range.clone()))?;
         let headers = response.headers();
-        if head::text(headers, "content-encoding")
-            .is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"))
-        {
-            return Err(HubError::BadAnswer("the bytes are packed, which was not asked for"));
-        }
+        head::check_unpacked(headers)?;
         let length = response.body().content_length();
         let (from, end, expected) = if response.status() == 206 {
             let told = head::text(headers, "content-range").and_then(head::content_range);

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::id::unhex;
 use crate::limits::{HUB_FILE_BYTES_MAX, HUB_FILES_MAX, HUB_PATH_BYTES_MAX};
 use crate::models::remote::{Digest, HubError, RemoteFile};
 
@@ -128,19 +129,6 @@ fn is_path(path: &str) -> bool {
     path.len() <= HUB_PATH_BYTES_MAX
         && !path.contains(char::is_control)
         && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, rest) = text.as_bytes().as_chunks();
-    let mut bytes = [0; N];
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -32,8 +32,24 @@ pub(super) struct Wire {
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(super) enum Asked<'a> {
+    /// A list, or a commit.
     Json,
+    /// A short file.
+    Text,
+    /// The first byte of a file of which nothing is known: how long it is comes with it.
+    First,
+    /// A part of a file.
     Bytes(&'a RemoteFile, Range<u64>),
+}
+
+impl Asked<'_> {
+    fn range(&self) -> Option<Range<u64>> {
+        match self {
+            Self::Json | Self::Text => None,
+            Self::First => Some(0..1),
+            Self::Bytes(_, range) => Some(range.clone()),
+        }
+    }
 }
 
 /// An answer with 200 or 206.
@@ -100,13 +116,14 @@ impl Wire {
             let headers = response.headers();
             let about = match asked {
                 Asked::Json => About::Repository,
+                Asked::Text | Asked::First => About::File,
                 Asked::Bytes(file, _) => {
                     head::check_linked(headers, file)?;
                     About::File
                 }
             };
-            let next = match (response.status().as_u16(), asked) {
-                (200, _) | (206, Asked::Bytes(..)) => return Ok(Answer { response, at }),
+            let next = match (response.status().as_u16(), asked.range()) {
+                (200, _) | (206, Some(_)) => return Ok(Answer { response, at }),
                 (301 | 302 | 303 | 307 | 308, _) => next(&at, headers, &seen)?,
                 (status, _) => {
                     let error = head::refusal(status, headers, about, token.is_some(), Timestamp::now());
@@ -130,13 +147,23 @@ impl Wire {
             }
             None => None,
         };
-        let mut body = Vec::new();
-        let mut reader = response.into_body().into_reader().take(limits::HUB_PAGE_BYTES_MAX + 1);
-        reader.read_to_end(&mut body).map_err(|error| self.failed(error.into()))?;
-        if body.len() as u64 > limits::HUB_PAGE_BYTES_MAX {
-            return Err(HubError::BadAnswer("longer than a hub's"));
-        }
+        let body = self.whole(response, limits::HUB_PAGE_BYTES_MAX)?;
         Ok(Json { body, next })
+    }
+
+    /// The short file at `url`, which has at most so many bytes.
+    pub(super) fn text(&self, url: &Url, bytes_max: u64) -> Result<Vec<u8>, HubError> {
+        self.whole(self.ask(url, &Asked::Text)?.response, bytes_max)
+    }
+
+    fn whole(&self, response: Response<Body>, bytes_max: u64) -> Result<Vec<u8>, HubError> {
+        let mut body = Vec::new();
+        let mut reader = response.into_body().into_reader().take(bytes_max + 1);
+        reader.read_to_end(&mut body).map_err(|error| self.failed(error.into()))?;
+        if body.len() as u64 > bytes_max {
+            return Err(HubError::TOO_LONG);
+        }
+        Ok(body)
     }
 
     /// One request and the head of its answer. A kept connection that the server closed at that moment says
@@ -166,7 +193,7 @@ impl Wire {
         asked: &Asked<'_>,
     ) -> Result<Response<Body>, ureq::Error> {
         let mut request = self.agent.get(at.uri().clone()).header("Accept-Encoding", "identity");
-        if let Asked::Bytes(_, range) = asked {
+        if let Some(range) = asked.range() {
             request = request.header("Range", format!("bytes={}-{}", range.start, range.end - 1));
         }
         if let Some(token) = token {

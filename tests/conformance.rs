@@ -139,7 +139,7 @@ fn what_the_contract_allows_is_noted_with_what_follows_from_it() {
     let no_state = check_mock(&["--work", "/v1/completions {}"], "no-state");
     assert_eq!((no_state.code, no_state.with("note")), (0, vec!["busy-known".to_owned()]));
     let seen = no_state.seen("busy-known");
-    assert!(seen.contains("never seen busy") && seen.contains("--idle-timeout"), "{seen}");
+    assert!(seen.contains("shows it as ready while it works") && seen.contains("--idle-timeout"), "{seen}");
     assert_eq!(no_state.with("not_checked"), ["busy-seen"]);
     assert!(include_str!("../docs/worker.md").contains(&format!("busy-known      {seen}\n")));
     let open = check_mock(&[], "open-shutdown");
@@ -267,4 +267,13 @@ fn the_page_for_authors_names_every_check_and_both_workers() {
         assert!(page.contains(&format!("`{name}`")), "{name} is not explained");
     }
     assert!(page.contains("worker/worker.py") && page.contains("worker/worker.rs"));
+}
+
+#[test]
+fn the_workers_to_copy_are_short() {
+    for (worker, lines) in
+        [(include_str!("../docs/worker/worker.py"), 60), (include_str!("../docs/worker/worker.rs"), 110)]
+    {
+        assert!(worker.lines().count() <= lines && worker.lines().all(|line| line.len() <= 110));
+    }
 }

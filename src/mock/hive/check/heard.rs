@@ -91,8 +91,8 @@ impl Heard {
             (false, true) => (Holds, "slots_available is sent, of which a hive makes the state"),
             (false, false) => (
                 Note,
-                "neither is sent: it is ready whatever it does, never seen busy, and a hive with \
-                 --idle-timeout stops it in the middle of its work",
+                "its heartbeats say neither state nor slots_available: a hive shows it as ready while it works, \
+                 and with --idle-timeout stops it in the middle of its work",
             ),
         }
     }

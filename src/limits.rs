@@ -127,6 +127,8 @@ pub const URL_BYTES_MAX: usize = 2048;
 pub const TOKEN_FILE_BYTES_MAX: u64 = 4096;
 /// A kind manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 256 * 1024;
+/// Characters of a name that a mistake in a manifest repeats; of a longer one the beginning.
+pub const MISTAKE_NAME_CHARS_MAX: usize = 64;
 /// Characters of a kind's name.
 pub const KIND_NAME_BYTES_MAX: usize = 64;
 /// A manifest's `probe.interval`.

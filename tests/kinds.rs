@@ -134,6 +134,70 @@ fn a_mistake_keeps_serve_from_starting_and_is_named_in_one_line() {
 }
 
 #[test]
+fn a_file_that_is_no_manifest_is_named_and_never_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let good = kind("mine", Path::new("/nowhere/mine")).to_string();
+    let nested = r#"{"kind":"k","env":"#.to_owned() + &r#"{"a":"#.repeat(1000);
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (name, bytes) in [
+        ("empty", &b""[..]),
+        ("mark", &[b"\xef\xbb\xbf", good.as_bytes()].concat()),
+        ("utf16", &utf16),
+        ("nul", b"{\"kind\": \"a\0b\"}"),
+        ("deep", nested.as_bytes()),
+        ("mebibyte", &vec![b' '; 1 << 20]),
+        ("twice", br#"{"kind":"k","env":{"A":"1","A":"2"}}"#),
+    ] {
+        std::fs::write(path(name), bytes).unwrap();
+    }
+    std::fs::create_dir(path("folder")).unwrap();
+    for (link, target) in
+        [("loop", "loop"), ("dangling", "nowhere"), ("zero", "/dev/zero"), ("null", "/dev/null")]
+    {
+        std::os::unix::fs::symlink(target, path(link)).unwrap();
+    }
+    assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    let socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    for (name, mistake) in [
+        ("empty", "no valid JSON: it is empty"),
+        ("mark", "no valid JSON: it begins with a byte order mark; save it as UTF-8 without one"),
+        ("utf16", "no valid JSON: "),
+        ("nul", "no valid JSON: control character"),
+        ("deep", "no valid JSON: recursion limit exceeded at line 1 column "),
+        ("mebibyte", "is larger than 262144 bytes"),
+        ("twice", "no valid JSON: the field `A` stands there twice at line 1 column "),
+        ("folder", "cannot be read: Is a directory"),
+        ("loop", "cannot be read: Too many levels of symbolic links"),
+        ("dangling", "cannot be read: No such file or directory"),
+        ("zero", "is larger than 262144 bytes"),
+        ("null", "no valid JSON: it is empty"),
+        ("pipe", "no valid JSON: it is empty"),
+        ("socket", "cannot be read: "),
+    ] {
+        let file = path(name);
+        let file = file.to_str().unwrap();
+        let data = path("data");
+        let serve =
+            ["serve", "--bind", "127.0.0.1:0", "--data-dir", data.to_str().unwrap(), "--kind-file", file];
+        for (args, prefix) in [(&serve[..], "--kind-file: "), (&["kinds", "check", file], "")] {
+            let output = run(args);
+            let line = stderr(&output);
+            assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{name}: {line}");
+            assert!(line.starts_with(&format!("error: {prefix}{file}: {mistake}")), "{line}");
+        }
+        assert!(!data.exists(), "nothing was begun");
+    }
+    drop(socket);
+    // A pipe that somebody writes to is read to its end.
+    let mut check = Command::new(HIVE);
+    check.args(["kinds", "check", "/dev/stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut check = check.spawn().unwrap();
+    check.stdin.take().unwrap().write_all(good.as_bytes()).unwrap();
+    assert_eq!(check.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn check_names_each_bad_file_and_praises_good_ones() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use crate::limits::MISTAKE_NAME_CHARS_MAX;
 use crate::nearest;
 
 /// A mistake in a manifest.
@@ -48,8 +49,16 @@ pub(super) struct Object {
 impl Object {
     /// Parses `bytes`, which must hold one object and nothing else.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Mistake> {
-        let Strict(value) =
-            serde_json::from_slice(bytes).map_err(|e| Mistake::new("", format!("no valid JSON: {e}")))?;
+        let wrong = |what: String| Mistake::new("", format!("no valid JSON: {what}"));
+        let text = std::str::from_utf8(bytes)
+            .map_err(|e| wrong(format!("what follows byte {} is no UTF-8", e.valid_up_to())))?;
+        if text.starts_with('\u{feff}') {
+            return Err(wrong("it begins with a byte order mark; save it as UTF-8 without one".to_owned()));
+        }
+        if text.trim_ascii().is_empty() {
+            return Err(wrong("it is empty".to_owned()));
+        }
+        let Strict(value) = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
         Self::of(String::new(), value).map_err(|_| Mistake::new("", "must be a JSON object"))
     }
 
@@ -133,9 +142,13 @@ impl Object {
     }
 }
 
-/// `name` with what would break a line or hide in it escaped.
-fn escaped(name: &str) -> String {
-    name.escape_debug().to_string()
+/// `name` with what would break a line or hide in it escaped; of a long one the beginning.
+pub(super) fn escaped(name: &str) -> String {
+    let mut shown: String = name.chars().take(MISTAKE_NAME_CHARS_MAX).collect();
+    if shown.len() < name.len() {
+        shown.push('…');
+    }
+    shown.escape_debug().to_string()
 }
 
 /// A value in which no object repeats a field.

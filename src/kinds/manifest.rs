@@ -4,13 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{OFlags, fcntl_setfl};
+
 pub use super::json::Mistake;
-use super::json::Object;
+use super::json::{Object, escaped};
 use super::template::PLACEHOLDERS;
 use super::{Busy, Kind, Probe, Protocol, Template};
 use crate::duration;
@@ -55,13 +58,21 @@ pub fn read(file: &Path) -> Result<Kind, FileMistake> {
 
 fn read_bounded(file: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    File::open(file)
+    open(file)
         .and_then(|f| f.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|e| format!("cannot be read: {e}"))?;
     if bytes.len() as u64 > MANIFEST_BYTES_MAX {
         return Err(format!("is larger than {MANIFEST_BYTES_MAX} bytes"));
     }
     Ok(bytes)
+}
+
+/// A pipe that nobody writes to is empty, and not waited for; one from a shell's `<(…)` is read to its end.
+fn open(file: &Path) -> io::Result<File> {
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(file)?;
+    fcntl_setfl(&file, OFlags::empty())?;
+    Ok(file)
 }
 
 /// Parses a manifest. The order of its fields does not matter.
@@ -177,7 +188,8 @@ fn url_path(fields: &mut Object) -> Result<String, Mistake> {
 
 fn program(top: &mut Object) -> Result<PathBuf, Mistake> {
     let program = top.required_text("program")?;
-    if program.is_empty() || program.ends_with('/') || program.contains('\0') {
+    let is_folder = matches!(program.rsplit('/').next(), None | Some("" | "." | ".."));
+    if is_folder || program.contains('\0') {
         return Err(top.mistake("program", "must be a file, or a name that is looked for on PATH"));
     }
     Ok(program.into())
@@ -219,6 +231,7 @@ fn template(field: &str, text: &str) -> Result<Template, Mistake> {
     }
     Template::parse(text).map_err(|unknown| {
         let known: Vec<_> = PLACEHOLDERS.iter().map(|(name, _)| *name).collect();
+        let unknown = escaped(&unknown);
         Mistake::new(field, format!("has no placeholder {{{unknown}}}; there are {}", known.join(", ")))
     })
 }
@@ -354,6 +367,8 @@ mod tests {
             ("/kind", json!(""), "kind: must be [a-z0-9][a-z0-9-]{0,63}"),
             ("/kind", json!("k".repeat(65)), "kind: must be [a-z0-9][a-z0-9-]{0,63}"),
             ("/program", json!("bin/"), "program: must be a file, or a name that is looked for on PATH"),
+            ("/program", json!("."), "program: must be a file, or a name that is looked for on PATH"),
+            ("/program", json!("a/.."), "program: must be a file, or a name that is looked for on PATH"),
             ("/probe/path", json!("/a#b"), "probe.path: must be the path of a URL, like `/health`"),
             ("/probe/path", json!("/é"), "probe.path: must be the path of a URL, like `/health`"),
             ("/probe/interval", json!(500), "probe.interval: must be a text"),
@@ -440,6 +455,17 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_name_a_mistake_has_the_beginning() {
+        let long = "x".repeat(100_000);
+        for (field, value) in [(long.as_str(), json!(1)), ("args", json!([format!("{{{long}}}")]))] {
+            let mut manifest = good();
+            manifest[field] = value;
+            let message = mistake_of(&manifest);
+            assert!(message.contains("xxx…") && message.len() < 400, "{message}");
+        }
+    }
+
+    #[test]
     fn what_must_be_there_is_missed_and_nothing_else() {
         for name in ["kind", "protocol", "program", "backends", "args", "probe"] {
             let mut manifest = good();
@@ -479,7 +505,9 @@ mod tests {
         );
         assert!(message(b"{\n\"kind\" 1}").contains("at line 2 column 8"), "{}", message(b"{\n\"kind\" 1}"));
         assert!(message(b"{}{}").contains("trailing characters"));
-        assert!(message(b"\xff").contains("no valid JSON"));
+        assert_eq!(message(b"{\xff"), "no valid JSON: what follows byte 1 is no UTF-8");
+        assert!(message(b"\xef\xbb\xbf{}").contains("byte order mark"));
+        assert_eq!(message(b" \n"), "no valid JSON: it is empty");
         assert!(message("[".repeat(100_000).as_bytes()).contains("recursion limit"));
     }
 

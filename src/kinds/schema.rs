@@ -43,7 +43,7 @@ fn schema() -> Value {
                 "description": "A name that is looked for on PATH, or a path; a relative one begins at the \
                                 manifest's folder.",
                 "type": "string",
-                "pattern": "^[^\\u0000]*[^/\\u0000]$",
+                "allOf": [{ "pattern": no_nul }, { "not": { "pattern": "(^|/)\\.{0,2}$" } }],
             },
             "backends": {
                 "description": "What it can compute with.",

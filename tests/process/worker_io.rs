@@ -88,11 +88,28 @@ fn a_status_says_whether_a_worker_is_ready() {
         (b"HTTP/1.1 100 Go on\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Probed::Ready),
         (b"HTTP/1.1 503 Loading\r\n\r\n", Probed::Loading),
         (b"HTTP/1.1 500 No\r\n\r\n", Probed::NotReady),
+        (b"HTTP/1.1 204 Empty\r\n\r\n", Probed::NotReady),
+        (b"HTTP/1.1 206 Part\r\n\r\n", Probed::NotReady),
+        (b"HTTP/1.1 301 Elsewhere\r\nLocation: /ready\r\n\r\n", Probed::NotReady),
+        (b"HTTP/1.1 401 Who\r\n\r\n", Probed::NotReady),
+        (b"HTTP/1.1 404 Nothing\r\n\r\n", Probed::NotReady),
+        (b"HTTP/1.1 429 Later\r\nRetry-After: 1\r\n\r\n", Probed::NotReady),
+        // The head says all: the body may be cut, or of any length.
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi", Probed::Ready),
+        (b"HTTP/1.1 503 Loading\r\nContent-Length: 5\r\n\r\nhi", Probed::Loading),
+        // Half a head is no answer.
+        (b"HTTP/1.1 200 OK\r\nContent-", Probed::NotReady),
+        (b"HTTP/1.1 200", Probed::NotReady),
         (b"garbage\r\n\r\n", Probed::NotReady),
         (b"", Probed::NotReady),
     ] {
         assert_eq!(io.probed(patient(worker(answer))), expected, "{}", String::from_utf8_lossy(answer));
     }
+    let endless_body = serve(|mut stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        while stream.write_all(&[b'x'; 4096]).is_ok() {}
+    });
+    assert_eq!(io.probed(patient(endless_body)), Probed::Ready);
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     assert_eq!(io.probed(patient(nobody)), Probed::Loading);
 }

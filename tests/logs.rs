@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
 use rbee_hive::client::HiveClient;
@@ -75,6 +75,25 @@ fn the_run_before_the_crash() {
 }
 
 #[test]
+fn a_run_that_broke_off_within_a_line_is_told_from_the_next() {
+    let hive = Hive::builder().kind(script("half", "printf 'half %s' $$; exec sleep 1000")).start();
+    let id = hive.spawn("half", "");
+    let said = || hive.get(&format!("/v1/workers/{id}/logs")).text;
+    let mut runs: Vec<String> = Vec::new();
+    for run in 1..=3 {
+        let worker = hive.wait(&id, "running", |w| w["restart_count"] == run - 1 && w["phase"] == "loading");
+        let line = format!("half {}\n", worker["pid"]);
+        eventually("it has said so", || said().ends_with(&line));
+        if let Some(before) = runs.last() {
+            assert_eq!(said().lines().rev().nth(1), Some(&*format!("--- run {run} ---")));
+            assert_eq!(text(&logs(&hive, &[&id, "--previous"]).stdout), before);
+        }
+        runs.push(line);
+        kill(u32::try_from(worker["pid"].as_u64().unwrap()).unwrap(), 9);
+    }
+}
+
+#[test]
 fn following_ends_with_the_worker_and_ctrl_c_ends_it_before() {
     let hive = Hive::builder().kind(script("one", "echo begun; exec sleep 1000")).start();
     let id = hive.spawn("one", "");
@@ -85,9 +104,119 @@ fn following_ends_with_the_worker_and_ctrl_c_ends_it_before() {
     kill(interrupted.id(), 2);
     assert_eq!(interrupted.wait().unwrap().code(), Some(130));
     hive.delete(&format!("/v1/workers/{id}"));
+    assert_eq!((rest(&mut out).as_str(), followed.wait().unwrap().code()), ("", Some(0)));
+    // It is gone already: what is there, and then the end.
+    assert_eq!(logs(&hive, &[&id, "-f"]).stdout, b"begun\n");
+    assert_eq!(logs(&hive, &[&id, "-f", "-n", "0"]).stdout, b"");
+    assert_eq!(logs(&hive, &[&id, "-n", "0"]).stdout, b"");
+}
+
+fn rest(out: &mut impl std::io::Read) -> String {
     let mut rest = String::new();
-    std::io::Read::read_to_string(&mut out, &mut rest).unwrap();
-    assert_eq!((rest.as_str(), followed.wait().unwrap().code()), ("", Some(0)));
+    out.read_to_string(&mut rest).unwrap();
+    rest
+}
+
+#[test]
+fn following_ends_with_the_hive_and_says_so_where_it_was_not_asked_to() {
+    let kind = script("one", "echo begun; exec sleep 1000");
+    let [mut asked, mut killed] = [(); 2].map(|()| Hive::builder().kind(kind.clone()).start());
+    let (mut of_asked, mut out, line) = follow(&asked, &["-f", &asked.spawn("one", "")]);
+    assert_eq!(line, "begun\n");
+    asked.signal(15);
+    assert_eq!((rest(&mut out).as_str(), of_asked.wait().unwrap().code()), ("", Some(0)));
+    asked.wait_exit();
+
+    let (of_killed, mut out, line) = follow(&killed, &["-f", &killed.spawn("one", "")]);
+    assert_eq!(line, "begun\n");
+    let left = killed.processes();
+    killed.signal(9);
+    killed.wait_exit();
+    left.into_iter().filter(|pid| *pid != of_killed.id()).for_each(|pid| kill(pid, 9));
+    // It comes back some times, and then gives up.
+    assert_eq!(rest(&mut out), "");
+    let ended = of_killed.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(text(&ended.stderr).starts_with("error: "), "{}", text(&ended.stderr));
+}
+
+#[test]
+fn whoever_reads_no_further_ends_it_quietly() {
+    let hive =
+        Hive::builder().kind(script("lines", "seq 50000; while sleep 0.01; do echo more; done")).start();
+    let id = hive.spawn("lines", "");
+    eventually("it has said much", || hive.get(&format!("/v1/workers/{id}/logs?tail=1")).text == "more\n");
+    for args in [&["-n", "10000", &id][..], &["-n", "10000", &id, "-f"]] {
+        let (mut child, out, _) = follow(&hive, args);
+        drop(out);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{args:?}");
+        assert_eq!(rest(&mut child.stderr.take().unwrap()), "");
+    }
+    // A full disk is another matter.
+    for args in [&[&*id][..], &[&id, "-f"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command(&hive, args).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(text(&output.stderr).starts_with("error: stdout cannot be written: "));
+    }
+}
+
+#[test]
+fn what_is_no_plain_text_comes_through() {
+    let odd = r"printf 'NUL \000 end\r\n\033[31mred\033[0m\n'; printf 'a\303\244\342\202\254\360\237\220\235z\n\377\376\n\342\202\n'; printf last; exit 1";
+    let hive = Hive::builder().arg("--restart-limit", 0).kind(script("odd", odd)).start();
+    let id = hive.spawn("odd", "");
+    hive.wait_state(&id, "gone");
+    let expected = "NUL \0 end\n\u{1b}[31mred\u{1b}[0m\naä€\u{1f41d}z\n\u{fffd}\u{fffd}\n\u{fffd}\nlast\n";
+    assert_eq!(text(&logs(&hive, &[&id]).stdout), expected);
+    assert_eq!(text(&logs(&hive, &[&id, "-f"]).stdout), expected);
+}
+
+/// Whether this file system can take blocks out of a file's beginning. Without that, what is written in the very
+/// moment of a rotation is lost.
+fn takes_blocks(folder: &std::path::Path) -> bool {
+    let path = folder.join("blocks");
+    std::fs::write(&path, vec![0; 200_000]).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::COLLAPSE_RANGE, 0, 65_536).is_ok()
+}
+
+#[test]
+fn a_flood_is_followed_across_rotations_without_a_line_lost_or_twice() {
+    const BURST: u32 = 100_000;
+    let flood = format!("echo begun; while read from; do seq $from $((from + {BURST} - 1)); done");
+    let folder = tempfile::tempdir().unwrap();
+    if !takes_blocks(folder.path()) {
+        return;
+    }
+    let fifo = folder.path().join("go");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let flood = format!("{flood} < {}; exit 1", fifo.display());
+    let hive = Hive::builder().arg("--restart-limit", 0).kind(script("flood", &flood)).start();
+    let id = hive.spawn("flood", "");
+    let mut go = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    let (mut child, out, _) = follow(&hive, &[&id, "-f"]);
+    let mut lines = out.lines();
+    let older = hive.log_file(&format!("{id}.log.1"));
+    // It writes as fast as it can, and never further ahead than a log holds.
+    let (mut asked, mut seen, mut more) = (0, 0, 3);
+    while more > 0 {
+        while asked < seen + 4 * BURST {
+            writeln!(go, "{}", asked + 1).unwrap();
+            asked += BURST;
+        }
+        for _ in 0..BURST {
+            seen += 1;
+            assert_eq!(lines.next().unwrap().unwrap(), seen.to_string());
+        }
+        more -= u32::from(older.exists());
+    }
+    drop(go);
+    for line in lines {
+        seen += 1;
+        assert_eq!(line.unwrap(), seen.to_string());
+    }
+    assert_eq!((seen, child.wait().unwrap().code()), (asked, Some(0)));
 }
 
 #[test]
@@ -103,7 +232,7 @@ fn who_comes_back_to_a_stream_goes_on_where_it_broke() {
         for line in lines.take((5000 - seen.len()).min(777)) {
             let (place, line) = line.unwrap();
             last = place;
-            seen.push(line.parse::<u32>().unwrap());
+            seen.push(line.trim_end().parse::<u32>().unwrap());
         }
     }
     assert!(seen.iter().copied().eq(1..=5000));
@@ -119,9 +248,11 @@ fn a_line_of_a_megabyte_comes_in_pieces_that_cut_no_character() {
     let lines: Vec<String> =
         client.follow_logs(&id.parse().unwrap(), 10, None).unwrap().map(|line| line.unwrap().1).collect();
     let (after, pieces) = lines.split_last().unwrap();
-    assert_eq!(after, "after");
-    assert!(pieces.len() > 10 && pieces.iter().all(|piece| piece.len() <= FOLLOWER_LINE_BYTES_MAX));
-    assert!(pieces.iter().all(|piece| !piece.contains('\u{fffd}')));
+    assert_eq!(after, "after\n");
+    assert!(pieces.len() > 10 && pieces.iter().all(|piece| piece.len() <= FOLLOWER_LINE_BYTES_MAX + 1));
+    let whole = "zwölf €".repeat(90_000) + "\n";
+    assert!(pieces.concat() == whole, "the pieces are the line");
+    assert!(logs(&hive, &[&id, "-f"]).stdout == (whole + "after\n").as_bytes(), "put together again");
     // The tail is bounded by a mebibyte: a line that does not fit is left out.
     assert_eq!(text(&logs(&hive, &[&id]).stdout).lines().last(), Some("after"));
 }

@@ -153,9 +153,12 @@ impl Command {
                                 break;
                             }
                         };
-                        let line = shown(&line, is_terminal);
-                        if out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).is_err() {
-                            return Ok(()); // nobody reads on
+                        match out.write_all(shown(&line, is_terminal).as_bytes()).and_then(|()| out.flush()) {
+                            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                            Err(error) => {
+                                return Err(CliError::runtime(format!("stdout cannot be written: {error}")));
+                            }
+                            Ok(()) => {}
                         }
                         last = place.or(last);
                         (broken, wait) = (0, FOLLOW_RETURN_FIRST);

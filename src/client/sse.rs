@@ -14,6 +14,8 @@ pub struct Event {
     pub name: String,
     /// Its data; several lines are joined with `\n`.
     pub data: String,
+    /// The next event goes on with this one's line: a field `more`, of a hive alone.
+    pub more: bool,
 }
 
 /// A stream of events is no hive's.
@@ -49,6 +51,7 @@ pub struct Parser {
     id: Option<u64>,
     name: String,
     data: Option<String>,
+    more: bool,
 }
 
 impl Parser {
@@ -81,8 +84,9 @@ impl Parser {
         let is_first = !std::mem::replace(&mut self.is_begun, true);
         let line = if is_first { line.strip_prefix('\u{feff}').unwrap_or(line) } else { line };
         if line.is_empty() {
-            let (id, name) = (self.id.take(), std::mem::take(&mut self.name));
-            events.extend(self.data.take().map(|data| Event { id, name, data }));
+            let (id, name, more) =
+                (self.id.take(), std::mem::take(&mut self.name), std::mem::take(&mut self.more));
+            events.extend(self.data.take().map(|data| Event { id, name, data, more }));
             return Ok(());
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -100,6 +104,7 @@ impl Parser {
             },
             "id" => self.id = value.parse().ok().filter(|_| value.bytes().all(|b| b.is_ascii_digit())),
             "event" => value.clone_into(&mut self.name),
+            "more" => self.more = value == "true",
             _ => {}
         }
         Ok(())
@@ -119,7 +124,7 @@ mod tests {
     }
 
     fn event(id: Option<u64>, name: &str, data: &str) -> Event {
-        Event { id, name: name.to_owned(), data: data.to_owned() }
+        Event { id, name: name.to_owned(), data: data.to_owned(), more: false }
     }
 
     #[test]
@@ -139,6 +144,11 @@ mod tests {
         {
             assert_eq!(parsed(&[stream.as_bytes()]), (vec![], None), "{stream:?}");
         }
+        let more = parsed(&[b"more: true\ndata: x\n\nmore: no\ndata: x\n\ndata: x\n\n"]).0;
+        assert_eq!(
+            more,
+            [Event { more: true, ..event(None, "", "x") }, event(None, "", "x"), event(None, "", "x")]
+        );
         assert_eq!(parsed(&[b"id: 1\n\ndata\n\n"]).0, [event(None, "", "")], "data without a value is empty");
         for id in ["x", "", "+1", "-1", "1 ", "99999999999999999999"] {
             let stream = format!("id: {id}\ndata: x\n\n");

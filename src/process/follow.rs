@@ -326,19 +326,28 @@ impl Follower {
         }
     }
 
+    /// Reads on. What is gone before it was read is told in `out`.
+    fn read(&mut self, logs: &Logs, block: &mut [u8], out: &mut Vec<u8>) -> io::Result<usize> {
+        let expected = match self.position {
+            Some(position) => position,
+            None => self.begin(logs)?,
+        };
+        let position = self.position.insert(expected);
+        let read = logs.read(&self.id, position, block)?;
+        let place = *position - read as u64;
+        if place != expected {
+            self.events.on_gap(expected, place, out);
+        }
+        Ok(read)
+    }
+
     /// Reads one block if there is room for it, so that a log that grows fast starves no other.
     fn step(&mut self, logs: &Logs, block: &mut [u8]) {
         if !self.due || self.outlet.lock().full {
             return;
         }
         let mut out = Vec::new();
-        let read = match &mut self.position {
-            Some(position) => logs.read(&self.id, position, block),
-            None => {
-                self.begin(logs).and_then(|start| logs.read(&self.id, self.position.insert(start), block))
-            }
-        };
-        let read = read.unwrap_or_else(|e| {
+        let read = self.read(logs, block, &mut out).unwrap_or_else(|e| {
             warn!("log cannot be read worker={} error={}", self.id, e.kind());
             self.ended = true;
             0

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -140,13 +140,8 @@ impl Launcher {
         let log = self
             .config
             .logs
-            .open(&job.id)
-            .and_then(|mut out| {
-                if job.run > Run(1) {
-                    writeln!(out, "{}", heading(job.run))?;
-                }
-                Ok((out.try_clone()?, out))
-            })
+            .open_for(&job.id, job.run)
+            .and_then(|out| Ok((out.try_clone()?, out)))
             .map_err(|e| LaunchError::Failed(format!("its log cannot be opened: {}", e.kind())))?;
         let child =
             command(job, &line, &self.config.owner, log).spawn().map_err(|e| failed(&why_not_started(&e)))?;

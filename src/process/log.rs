@@ -1,17 +1,19 @@
 //! The logs of workers: where they are, their ends, their rotation.
 //!
 //! A worker keeps the descriptor that it was started with, so a log is rotated by copying it to
-//! `<id>.log.1` and truncating it: the descriptor appends, and goes on at the new beginning. A place in a log
-//! counts from its first byte, wherever that is by now, and stays right when the log is rotated. A hive that is
-//! started anew counts from the first byte that is left.
+//! `<id>.log.1` and taking what was copied out of it: the descriptor appends, and goes on behind what is left. A
+//! place in a log counts from its first byte, wherever that is by now, and stays right when the log is rotated. A
+//! hive that is started anew counts from the first byte that is left.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::id::{Run, WorkerId};
 use crate::limits;
@@ -71,6 +73,30 @@ impl Logs {
         OpenOptions::new().append(true).create(true).mode(0o600).open(self.path(id))
     }
 
+    /// Opens a worker's log for what it writes in `run`. Each run but the first has a heading, on a line of its
+    /// own however the run before broke off.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and if the log cannot be read or written.
+    pub fn open_for(&self, id: &WorkerId, run: Run) -> io::Result<File> {
+        let mut log = self.open(id)?;
+        if run > Run(1) {
+            let line_end = if self.ends_within_line(id)? { "\n" } else { "" };
+            log.write_all(format!("{line_end}{}\n", heading(run)).as_bytes())?;
+        }
+        Ok(log)
+    }
+
+    fn ends_within_line(&self, id: &WorkerId) -> io::Result<bool> {
+        let _begins = self.lock();
+        let whole = Whole::open(self, id)?;
+        let mut last = *b"\n";
+        if let Some(at) = whole.bytes().checked_sub(1) {
+            whole.read_at(at, &mut last)?;
+        }
+        Ok(last != *b"\n")
+    }
+
     /// Length of the present generation; 0 if there is none.
     pub fn bytes(&self, id: &WorkerId) -> u64 {
         fs::metadata(self.path(id)).map_or(0, |meta| meta.len())
@@ -105,8 +131,11 @@ impl Logs {
     }
 
     /// Moves what is there aside and begins a new generation; what was aside is gone. Of a log that is
-    /// longer than [`limits::LOG_BYTES_MAX`] only the end is kept. Bytes that are written in the very
-    /// moment between copy and truncation are lost.
+    /// longer than [`limits::LOG_BYTES_MAX`] only the end is kept.
+    ///
+    /// Where the file system can take blocks out of a file's beginning (ext4, XFS), the last few stay, and
+    /// nothing is lost however fast the worker writes. Elsewhere, and of a short log, all is taken by cutting
+    /// the file to nothing: bytes that are written in the very moment between copy and cut are lost.
     ///
     /// # Errors
     /// If something cannot be read or written; the log is then as it was.
@@ -129,16 +158,24 @@ impl Logs {
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next_older)?;
         let older_from = log.metadata()?.len().saturating_sub(limits::LOG_BYTES_MAX);
         log.seek(SeekFrom::Start(older_from))?;
-        io::copy(&mut log.by_ref().take(limits::LOG_BYTES_MAX), &mut copy)?;
+        io::copy(&mut io::Read::by_ref(&mut log).take(limits::LOG_BYTES_MAX), &mut copy)?;
         let mut begins = self.lock();
         // What was written meanwhile.
-        io::copy(&mut log.by_ref().take(limits::LOG_BYTES_MAX), &mut copy)?;
+        io::copy(&mut io::Read::by_ref(&mut log).take(limits::LOG_BYTES_MAX), &mut copy)?;
         let begin = self.begin(&begins, id)?;
-        let end = log.stream_position()?;
+        let copied_to = log.stream_position()?;
         fs::rename(&next_older, self.older_path(id))?;
-        log.set_len(0)?;
-        begins.insert(id.clone(), begin + end);
-        Ok(())
+        match take_blocks(&log, copied_to) {
+            Ok(taken) => {
+                begins.insert(id.clone(), begin + taken);
+                copy.set_len(taken.saturating_sub(older_from))
+            }
+            Err(_) => {
+                log.set_len(0)?;
+                begins.insert(id.clone(), begin + copied_to);
+                Ok(())
+            }
+        }
     }
 
     /// Removes both generations.
@@ -330,6 +367,16 @@ fn is_heading(line: &[u8]) -> bool {
     run.is_some_and(|run| !run.is_empty() && run.iter().all(u8::is_ascii_digit))
 }
 
+/// Takes whole blocks out of the beginning of `file`, up to `end` at most, and says how many bytes. What others
+/// append meanwhile stays, wherever their descriptors are.
+fn take_blocks(file: &File, end: u64) -> io::Result<u64> {
+    // It must not reach the end of the file; and this is a whole number of any file system's blocks.
+    let block = limits::LOG_BLOCK_BYTES as u64;
+    let bytes = end.saturating_sub(1) / block * block;
+    fallocate(file, FallocateFlags::COLLAPSE_RANGE, 0, bytes)?;
+    Ok(bytes)
+}
+
 fn length(file: &File) -> io::Result<u64> {
     file.metadata().map(|meta| meta.len())
 }
@@ -349,7 +396,6 @@ pub(super) fn is_continuation(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -423,10 +469,11 @@ mod tests {
         let (_dir, logs, id, mut file) = log_with(b"one\ntwo");
         let previous = |lines| logs.tail_of_previous(&id, lines, 100).unwrap();
         assert_eq!(previous(9), None, "there is but one run");
-        file.write_all(b"\n--- run 2 ---\nthree\n--- run x ---\n").unwrap();
+        drop(logs.open_for(&id, Run(2)).unwrap());
+        file.write_all(b"three\n--- run x ---\n").unwrap();
         assert_eq!(previous(9).unwrap(), ["one", "two"]);
         logs.rotate(&id).unwrap();
-        file.write_all(b"--- run 3 ---\n").unwrap();
+        drop(logs.open_for(&id, Run(3)).unwrap());
         assert_eq!(previous(9).unwrap(), ["three", "--- run x ---"]);
         assert_eq!(previous(1).unwrap(), ["--- run x ---"]);
         assert_eq!(logs.tail_of_previous(&id, 9, 16).unwrap().unwrap(), ["--- run x ---"]);
@@ -452,7 +499,8 @@ mod tests {
         file.set_len(limits::LOG_BYTES_MAX + 1000).unwrap();
         file.write_all(b"last").unwrap();
         logs.rotate(&id).unwrap();
-        assert_eq!(fs::metadata(logs.older_path(&id)).unwrap().len(), limits::LOG_BYTES_MAX);
+        let kept = fs::metadata(logs.older_path(&id)).unwrap().len() + logs.bytes(&id);
+        assert_eq!(kept, limits::LOG_BYTES_MAX);
         let (mut block, mut read, mut seen) = (vec![0; 1 << 20], Vec::new(), 0);
         loop {
             let n = logs.read(&id, &mut position, &mut block).unwrap();
@@ -464,6 +512,44 @@ mod tests {
         }
         assert_eq!(seen, limits::LOG_BYTES_MAX);
         assert!(read.ends_with(b"last"));
+    }
+
+    #[test]
+    fn what_is_written_while_a_long_log_is_rotated_is_there_once() {
+        let (dir, logs, id, file) = log_with(b"");
+        if take_blocks(&long_file(&dir), 100_000).is_err() {
+            return; // not on this file system
+        }
+        let (mut position, mut block, mut seen) = (0, vec![0; 1 << 20], Vec::new());
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut file = file;
+                (0..400_000).for_each(|n| writeln!(file, "{n}").unwrap());
+            });
+            while !writer.is_finished() {
+                if logs.bytes(&id) > 200_000 {
+                    logs.rotate(&id).unwrap();
+                }
+                let read = logs.read(&id, &mut position, &mut block).unwrap();
+                seen.extend_from_slice(&block[..read]);
+            }
+        });
+        loop {
+            let read = logs.read(&id, &mut position, &mut block).unwrap();
+            if read == 0 {
+                break;
+            }
+            seen.extend_from_slice(&block[..read]);
+        }
+        let text = String::from_utf8(seen).unwrap();
+        let lines = text.lines().map(|line| line.parse::<u32>().unwrap());
+        assert!(lines.eq(0..400_000));
+    }
+
+    fn long_file(dir: &tempfile::TempDir) -> File {
+        let path = dir.path().join("long");
+        fs::write(&path, vec![0; 200_000]).unwrap();
+        OpenOptions::new().write(true).open(path).unwrap()
     }
 
     #[test]

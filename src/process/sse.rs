@@ -4,7 +4,8 @@ use crate::limits;
 use crate::process::log::is_continuation;
 
 /// Bytes in, events out. Lines end with `\n`, `\r\n` or `\r`, so that each step of a progress bar is an
-/// event; invalid UTF-8 is replaced. The `id` of an event is the place in the log behind it.
+/// event; invalid UTF-8 is replaced. The `id` of an event is the place in the log behind it. A line that is too
+/// long comes in pieces, and a field `more`, which other clients pass over, tells that the next event goes on with it.
 #[derive(Debug, Default)]
 pub(super) struct LineEvents {
     /// The line that has not ended yet.
@@ -35,7 +36,8 @@ impl LineEvents {
                 continue;
             }
             let room = limits::FOLLOWER_LINE_BYTES_MAX - self.line.len();
-            let end = bytes.iter().take(room).position(|b| matches!(b, b'\n' | b'\r'));
+            // What follows a line of just that length may be its end.
+            let end = bytes.iter().take(room + 1).position(|b| matches!(b, b'\n' | b'\r'));
             let taken = end.unwrap_or(room.min(bytes.len()));
             self.line.extend_from_slice(&bytes[..taken]);
             let ended_by = end.map(|end| bytes[end]);
@@ -45,33 +47,50 @@ impl LineEvents {
                 Some(b'\r') => {
                     self.after_return = !self.line.is_empty();
                     if self.after_return {
-                        self.emit(self.line.len(), place, out);
+                        self.emit(place, out);
                     }
                 }
-                Some(_) => self.emit(self.line.len(), place, out),
-                None if self.line.len() == limits::FOLLOWER_LINE_BYTES_MAX => {
+                Some(_) => self.emit(place, out),
+                None if bytes.is_empty() => {}
+                None => {
                     let whole = whole_characters(&self.line);
-                    self.emit(whole, place - (self.line.len() - whole) as u64, out);
+                    let rest = self.line.split_off(whole);
+                    out.extend_from_slice(b"more: true\n");
+                    self.emit(place - rest.len() as u64, out);
+                    self.line = rest;
                 }
-                None => {}
             }
+        }
+    }
+
+    /// What comes next stands at `place`, not at `expected`: what was between is lost, which an event says. A line
+    /// that it cuts off is one of its own.
+    pub(super) fn on_gap(&mut self, expected: u64, place: u64, out: &mut Vec<u8>) {
+        if !self.line.is_empty() {
+            self.emit(expected, out);
+        }
+        let lost = place.saturating_sub(expected + u64::from(self.is_seen));
+        *self = Self::default();
+        if lost > 0 {
+            self.line.extend_from_slice(format!("--- {lost} bytes are lost ---").as_bytes());
+            self.emit(place, out);
         }
     }
 
     /// Appends what is left as an event, and the one that says that there will be no other.
     pub(super) fn on_end(&mut self, place: u64, out: &mut Vec<u8>) {
         if !self.line.is_empty() {
-            self.emit(self.line.len(), place, out);
+            self.emit(place, out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
 
-    /// Makes the first `bytes` of the line an event.
-    fn emit(&mut self, bytes: usize, place: u64, out: &mut Vec<u8>) {
+    /// Makes the line an event.
+    fn emit(&mut self, place: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("id: {place}\ndata: ").as_bytes());
-        out.extend_from_slice(String::from_utf8_lossy(&self.line[..bytes]).as_bytes());
+        out.extend_from_slice(String::from_utf8_lossy(&self.line).as_bytes());
         out.extend_from_slice(b"\n\n");
-        self.line.drain(..bytes);
+        self.line.clear();
     }
 }
 
@@ -117,7 +136,7 @@ mod tests {
         let events: Vec<&str> = whole.split_inclusive("\n\n").collect();
         assert!(events.len() > 8);
         for (at, event) in events[..events.len() - 1].iter().enumerate() {
-            let id = event.strip_prefix("id: ").unwrap().split('\n').next().unwrap();
+            let id = event.split_once("id: ").unwrap().1.split('\n').next().unwrap();
             let seen = id.parse::<usize>().unwrap() - 1;
             let rest = with_ids(LineEvents::resumed(), &[&log.as_bytes()[seen..]], seen as u64);
             assert_eq!(rest, events[at + 1..].concat(), "after {id}");
@@ -136,10 +155,40 @@ mod tests {
     fn a_line_without_an_end_is_cut_between_characters() {
         let line = "€".repeat(limits::FOLLOWER_LINE_BYTES_MAX);
         let events = events(&[line.as_bytes()]);
-        let pieces: Vec<&str> = events.split("\n\n").map(|e| e.trim_start_matches("data: ")).collect();
-        assert!(pieces.len() > 3);
-        assert!(pieces.iter().all(|p| p.len() <= limits::FOLLOWER_LINE_BYTES_MAX));
-        assert_eq!(pieces.concat().replace("[DONE]", ""), line);
+        let pieces: Vec<&str> = events.split_terminator("\n\n").collect();
+        let (last, goes_on) = pieces[..pieces.len() - 1].split_last().unwrap();
+        let data = |event: &str| event.rsplit_once("data: ").unwrap().1.to_owned();
+        assert!(goes_on.len() > 1 && goes_on.iter().all(|event| event.starts_with("more: true\ndata: ")));
+        assert!(last.starts_with("data: "), "nothing goes on after it");
+        assert!(pieces.iter().all(|event| data(event).len() <= limits::FOLLOWER_LINE_BYTES_MAX));
+        assert_eq!(goes_on.iter().map(|event| data(event)).collect::<String>() + &data(last), line);
+    }
+
+    #[test]
+    fn a_line_that_just_fits_is_one_event_however_the_bytes_come() {
+        let line = "x".repeat(limits::FOLLOWER_LINE_BYTES_MAX);
+        let log = format!("{line}\n{line}\r\nafter\n{line}");
+        let expected =
+            format!("data: {line}\n\ndata: {line}\n\ndata: after\n\ndata: {line}\n\ndata: [DONE]\n\n");
+        for size in [1000, line.len(), log.len()] {
+            let pieces: Vec<&[u8]> = log.as_bytes().chunks(size).collect();
+            assert!(events(&pieces) == expected, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn where_bytes_are_lost_a_line_ends_and_an_event_says_so() {
+        let (mut events, mut out) = (LineEvents::default(), Vec::new());
+        events.on_bytes(b"one\ntw", 6, &mut out);
+        events.on_gap(6, 106, &mut out);
+        events.on_bytes(b"ee\n", 109, &mut out);
+        let expected = "id: 4\ndata: one\n\nid: 6\ndata: tw\n\nid: 106\ndata: --- 100 bytes are lost ---\n\nid: 109\ndata: ee\n\n";
+        assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), expected);
+        // Who comes back after one of these events, when the byte before it is gone.
+        let mut events = LineEvents::resumed();
+        events.on_gap(105, 106, &mut out);
+        events.on_bytes(b"ee\n", 109, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "id: 109\ndata: ee\n\n");
     }
 
     #[test]

@@ -64,6 +64,27 @@ fn a_reader_that_does_not_read_stops_the_reading_and_loses_nothing() {
 }
 
 #[test]
+fn a_reader_whom_the_log_has_outrun_is_told_how_much_it_misses() {
+    let hive = Hive::new();
+    let mut log = hive.logs.open(&id("w")).unwrap();
+    let slow = hive.follow("w", 10);
+    let mut quick = hive.follow("w", 10);
+    let text: String = (1..=4_000_000).map(|n| format!("{n}\n")).collect();
+    log.write_all(text.as_bytes()).unwrap();
+    quick.until("data: 1");
+    hive.logs.rotate(&id("w")).unwrap();
+    hive.followers.as_ref().unwrap().ended(&id("w"));
+    let seen = slow.rest();
+    let lines: Vec<&str> = seen.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect();
+    let at = lines.iter().position(|line| line.ends_with(" bytes are lost ---")).expect("a gap");
+    let lost: usize = lines[at].split(' ').nth(1).unwrap().parse().unwrap();
+    let (before, after) = (lines[..at].join("\n"), lines[at + 1..lines.len() - 1].join("\n") + "\n");
+    assert!(text.starts_with(&before) && text.ends_with(&after), "the rest is there once and in order");
+    let line_end = text.len() - before.len() - lost - after.len();
+    assert!(line_end <= 1 && lost > text.len() / 4, "{line_end} {lost} of {}", text.len());
+}
+
+#[test]
 fn followers_are_bounded_and_a_place_is_free_again_when_one_goes() {
     let hive = Hive::new();
     let followers = hive.followers.as_ref().unwrap();

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
 use rbee_hive::client::HiveClient;
@@ -111,7 +112,7 @@ fn following_ends_with_the_worker_and_ctrl_c_ends_it_before() {
     assert_eq!(logs(&hive, &[&id, "-n", "0"]).stdout, b"");
 }
 
-fn rest(out: &mut impl std::io::Read) -> String {
+fn rest(out: &mut impl Read) -> String {
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
     rest
@@ -154,7 +155,7 @@ fn whoever_reads_no_further_ends_it_quietly() {
     }
     // A full disk is another matter.
     for args in [&[&*id][..], &[&id, "-f"]] {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
         let output = command(&hive, args).stdout(full).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert!(text(&output.stderr).starts_with("error: stdout cannot be written: "));
@@ -172,12 +173,41 @@ fn what_is_no_plain_text_comes_through() {
     assert_eq!(text(&logs(&hive, &[&id, "-f"]).stdout), expected);
 }
 
+/// Both ends of a terminal: ours, and that of who writes to it.
+fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    (ours.into(), File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap())
+}
+
+#[test]
+fn a_log_does_not_own_the_terminal() {
+    let rude = r"printf '\033]0;title\007\033[2Jtop\tz\303\266\n\302\233red \000\n'; exit 1";
+    let hive = Hive::builder().arg("--restart-limit", 0).kind(script("rude", rude)).start();
+    let id = hive.spawn("rude", "");
+    hive.wait_state(&id, "gone");
+    for args in [&[&*id][..], &[&id, "-f"]] {
+        let (mut ours, theirs) = terminal();
+        let mut child = command(&hive, args).stdout(theirs).spawn().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let mut seen = Vec::new();
+        let end =
+            ours.read_to_end(&mut seen).expect_err("a terminal that nobody has open is no file that ends");
+        assert_eq!(end.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+        let expected = "\\u{1b}]0;title\\u{7}\\u{1b}[2Jtop\tzö\r\n\\u{9b}red \\u{0}\r\n";
+        assert_eq!(text(&seen), expected, "{args:?}");
+    }
+}
+
 /// Whether this file system can take blocks out of a file's beginning. Without that, what is written in the very
 /// moment of a rotation is lost.
 fn takes_blocks(folder: &std::path::Path) -> bool {
     let path = folder.join("blocks");
     std::fs::write(&path, vec![0; 200_000]).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
     rustix::fs::fallocate(file, rustix::fs::FallocateFlags::COLLAPSE_RANGE, 0, 65_536).is_ok()
 }
 
@@ -194,7 +224,7 @@ fn a_flood_is_followed_across_rotations_without_a_line_lost_or_twice() {
     let flood = format!("{flood} < {}; exit 1", fifo.display());
     let hive = Hive::builder().arg("--restart-limit", 0).kind(script("flood", &flood)).start();
     let id = hive.spawn("flood", "");
-    let mut go = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    let mut go = File::options().write(true).open(&fifo).unwrap();
     let (mut child, out, _) = follow(&hive, &[&id, "-f"]);
     let mut lines = out.lines();
     let older = hive.log_file(&format!("{id}.log.1"));

@@ -15,6 +15,7 @@
 //! joined.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::DirBuilder;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
@@ -68,7 +69,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let parsed = match cli::run(args, &|name| std::env::var_os(name)) {
         Ok(parsed) => parsed,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return ExitCode::from(error.exit_code);
         }
     };
@@ -87,7 +88,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 if fits { printed } else { ExitCode::from(DOES_NOT_FIT) }
             }
             Err(error) => {
-                eprintln!("{error}");
+                complain(&error);
                 ExitCode::from(error.exit_code)
             }
         },
@@ -97,13 +98,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 if good { printed } else { ExitCode::from(2) }
             }
             Err(error) => {
-                eprintln!("{error}");
+                complain(&error);
                 ExitCode::from(error.exit_code)
             }
         },
         Parsed::Print(text) => print(&text),
         Parsed::NoCommand(help) => {
-            eprint!("{help}");
+            complain(help.trim_end());
             ExitCode::from(2)
         }
         Parsed::Serve(config) => {
@@ -112,7 +113,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Ok(Ended::Clean) => ExitCode::SUCCESS,
                 Ok(Ended::WithLeftovers(_)) => ExitCode::FAILURE,
                 Err(error) => {
-                    eprintln!("error: {error}");
+                    complain(format_args!("error: {error}"));
                     ExitCode::FAILURE
                 }
             }
@@ -125,10 +126,15 @@ fn show(answer: Result<String, CliError>) -> ExitCode {
     match answer {
         Ok(text) => print(&text),
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             ExitCode::from(error.exit_code)
         }
     }
+}
+
+/// Says what is wrong. Whoever reads stderr may have had enough: the exit code says it too.
+fn complain(what: impl Display) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// Whoever reads it may have had enough.
@@ -136,7 +142,7 @@ fn print(text: &str) -> ExitCode {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("error: stdout cannot be written: {error}");
+            complain(format_args!("error: stdout cannot be written: {error}"));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,

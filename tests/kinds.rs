@@ -231,6 +231,16 @@ fn check_names_each_bad_file_and_praises_good_ones() {
 }
 
 #[test]
+fn whoever_does_not_read_what_is_wrong_gets_the_exit_code() {
+    for (args, code) in [(&["kinds", "check", "/nowhere"][..], 2), (&["no-such-command"], 2), (&[], 2)] {
+        let (nobody, stderr) = std::io::pipe().unwrap();
+        drop(nobody);
+        let status = Command::new(HIVE).args(args).stderr(stderr).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
 fn a_hive_lists_its_kinds_to_whoever_has_the_token() {
     let folder = tempfile::tempdir().unwrap();
     let here = program(folder.path(), "here", "echo loading things >&2; echo mine version 1.2.3");

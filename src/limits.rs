@@ -253,6 +253,9 @@ pub const MODEL_NUMBER_MAX: u64 = 1 << 28;
 pub const INSPECTED_MODELS_MAX: usize = 64;
 /// GPUs that one worker may be split over.
 pub const DEVICES_PER_WORKER_MAX: usize = 16;
+/// GPUs for which llama.cpp can be told the parts of a model: it refuses as many as it knows devices, which is 16.
+/// Beyond it nothing is said, and it splits by what is free.
+pub const TENSOR_SPLIT_MAX: usize = 15;
 /// A worker that ended stays askable for so long.
 pub const GONE_KEEP: Duration = Duration::from_secs(600);
 /// Ended workers kept; beyond it the oldest is forgotten.
@@ -538,6 +541,10 @@ pub const MOCK_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const MOCK_WORK_MAX: Duration = Duration::from_secs(600);
 /// Life of a process that a mock worker leaves behind, if nobody ends it.
 pub const MOCK_LEFTOVER_LIFE: Duration = Duration::from_secs(600);
+/// Time between two signs of progress of a mock of vLLM that loads.
+pub const MOCK_VLLM_STEP: Duration = Duration::from_millis(20);
+/// Bytes that such a mock takes to show progress; beyond it, it gives them back and begins anew.
+pub const MOCK_VLLM_MEMORY_MAX: usize = 64 * 1024 * 1024;
 /// Calls of a worker under check that wait to be judged; beyond it the newest is not.
 pub const CHECK_CALLS_MAX: usize = 4096;
 /// `rbee-mock hive --check`: any of its times.

@@ -16,7 +16,8 @@ use crate::id::Token;
 use crate::mock::fault::{FAULTS, Faults};
 use crate::mock::hive::check;
 use crate::mock::hub::{self, Access, Hub};
-use crate::mock::{artifacts, demo, hive, queen, rude, worker};
+use crate::mock::worker::leftover::{self, Manner};
+use crate::mock::{artifacts, demo, hive, queen, rude, vllm, worker};
 use crate::{duration, limits, sys};
 
 const HELP: &str = "\
@@ -27,6 +28,7 @@ Usage: rbee-mock <COMMAND> [OPTIONS]
 Commands:
   worker     a worker without a model, with faults on request; also meant where
              --worker-id comes first: rbee-hive serve --worker llm-worker-rbee=<this>
+  serve      vLLM without a model: rbee-hive serve --worker vllm=<this>
   queen      takes heartbeats, prints them, keeps the last of each hive
   hive       takes the callbacks of workers, counts and prints them; --check tries whether a worker keeps
              its contract
@@ -173,12 +175,13 @@ pub fn main() -> ExitCode {
     let command = command.to_string_lossy();
     let done = match &*command {
         "worker" => worker_from(args, Environment::read()).map(|asked| asked.run(run_worker)),
+        "serve" => vllm_from(args).map(|asked| asked.run(run_vllm)),
         "queen" => queen_from(args).map(|asked| asked.run(run_queen)),
         "hive" => hive_from(args).map(|asked| asked.run(run_hive)),
         "hub" => hub_from(args).map(|asked| asked.run(run_hub)),
         "artifacts" => artifacts_from(args).map(|asked| asked.run(run_artifacts)),
         "demo" => demo_from(args).map(|asked| asked.run(run_demo)),
-        "sleep" => sleep_from(args).map(|own_session| ended(worker::leftover::sleep(own_session))),
+        "sleep" => sleep_from(args).map(|manner| ended(leftover::sleep(manner))),
         other => return usage(format!("no such command: {other:?}"), ""),
     };
     match done {
@@ -288,6 +291,11 @@ fn worker_from(mut args: Parser, environment: Environment) -> Result<Asked<worke
         load: Duration::from_millis(load_ms),
         faults,
     }))
+}
+
+fn vllm_from(args: Parser) -> Result<Asked<vllm::Config>, lexopt::Error> {
+    let config = vllm::Config::parse(args, std::env::var("MOCK_VLLM").ok())?;
+    Ok(config.map_or_else(|| Asked::Help(vllm::help()), Asked::Run))
 }
 
 fn worker_help() -> String {
@@ -451,12 +459,16 @@ fn demo_from(mut args: Parser) -> Result<Asked<Option<demo::Engine>>, lexopt::Er
     }
 }
 
-fn sleep_from(mut args: Parser) -> Result<bool, lexopt::Error> {
-    match args.next()? {
-        None => Ok(false),
-        Some(Arg::Long("own-session")) => Ok(true),
-        Some(other) => Err(other.unexpected()),
+fn sleep_from(mut args: Parser) -> Result<Manner, lexopt::Error> {
+    let mut manner = Manner::default();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("own-session") => manner.own_session = true,
+            Arg::Long("bare") => manner.bare = true,
+            other => return Err(other.unexpected()),
+        }
     }
+    Ok(manner)
 }
 
 fn text(args: &mut Parser) -> Result<String, lexopt::Error> {
@@ -473,6 +485,10 @@ fn token_of(name: &str, text: &str) -> Result<Token, lexopt::Error> {
 
 fn run_worker(config: worker::Config) -> Ended {
     worker::run(config).map(ExitCode::from)
+}
+
+fn run_vllm(config: vllm::Config) -> Ended {
+    vllm::run(config).map(ExitCode::from)
 }
 
 fn run_queen(post: Post) -> Ended {

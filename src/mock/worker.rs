@@ -24,7 +24,8 @@ mod beats;
 pub mod leftover;
 mod serve;
 
-use serve::{Serving, Slots};
+use serve::Serving;
+pub(in crate::mock) use serve::{Slots, work};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -159,7 +160,7 @@ fn await_end(ends: &Receiver<&'static str>, faults: &Faults) {
 }
 
 /// Sends the name of the first signal that ends a process.
-fn forward_signals(end: Sender<&'static str>, ignore_term: bool) -> io::Result<Joined> {
+pub(in crate::mock) fn forward_signals(end: Sender<&'static str>, ignore_term: bool) -> io::Result<Joined> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let handle = signals.handle();
     Joined::spawn(

@@ -14,7 +14,7 @@ use crate::mock::desk::{self, Handler, Route};
 
 /// Slots that pieces of work hold.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(in crate::mock) struct Slots {
     total: u32,
     running: Mutex<u32>,
     /// Told when the last free slot is taken, and when one is free again.
@@ -22,15 +22,15 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(total: u32, changed: Sender<()>) -> Self {
+    pub(in crate::mock) fn new(total: u32, changed: Sender<()>) -> Self {
         Self { total, running: Mutex::new(0), changed }
     }
 
-    pub(super) fn total(&self) -> u32 {
+    pub(in crate::mock) fn total(&self) -> u32 {
         self.total
     }
 
-    pub(super) fn running(&self) -> u32 {
+    pub(in crate::mock) fn running(&self) -> u32 {
         *self.lock()
     }
 
@@ -79,8 +79,9 @@ pub(super) struct Serving {
     pub(super) over: Receiver<()>,
 }
 
+/// A piece of work, as it is asked for.
 #[derive(Deserialize)]
-struct Work {
+pub(in crate::mock) struct Work {
     #[serde(default)]
     prompt: String,
     #[serde(default = "work_ms")]
@@ -89,6 +90,27 @@ struct Work {
 
 fn work_ms() -> u64 {
     200
+}
+
+/// Holds a slot for the time that is asked for, then answers with the prompt's words in reverse. `over` is closed
+/// when the worker ends.
+pub(in crate::mock) fn work(
+    slots: &Arc<Slots>,
+    over: &Receiver<()>,
+    asked: &Work,
+) -> Result<Answer, ApiError> {
+    let time = Duration::from_millis(asked.ms);
+    if time > limits::MOCK_WORK_MAX {
+        return Err(ApiError::argument("ms", "at most ten minutes"));
+    }
+    let _slot = slots.take().ok_or_else(|| ApiError::new(Code::Overloaded, "no slot is free"))?;
+    match over.recv_timeout(time) {
+        Err(RecvTimeoutError::Timeout) => {
+            let words: Vec<_> = asked.prompt.split_whitespace().rev().collect();
+            Ok(Answer::json(200, &json!({ "text": words.join(" "), "words": words.len() })))
+        }
+        _ => Err(ApiError::new(Code::ShuttingDown, "the worker ends")),
+    }
 }
 
 impl Serving {
@@ -105,24 +127,11 @@ impl Serving {
         Answer::json(status, &json!({ "status": text }))
     }
 
-    /// Holds a slot for the time that is asked for, then answers with the prompt's words in reverse.
-    fn complete(&self, work: &Work) -> Result<Answer, ApiError> {
-        let refused = |why| ApiError::new(Code::Overloaded, why);
-        let time = Duration::from_millis(work.ms);
-        if time > limits::MOCK_WORK_MAX {
-            return Err(ApiError::argument("ms", "at most ten minutes"));
-        }
+    fn complete(&self, asked: &Work) -> Result<Answer, ApiError> {
         if !self.is_loaded() {
-            return Err(refused("the model is not loaded yet"));
+            return Err(ApiError::new(Code::Overloaded, "the model is not loaded yet"));
         }
-        let _slot = self.slots.take().ok_or_else(|| refused("no slot is free"))?;
-        match self.over.recv_timeout(time) {
-            Err(RecvTimeoutError::Timeout) => {
-                let words: Vec<_> = work.prompt.split_whitespace().rev().collect();
-                Ok(Answer::json(200, &json!({ "text": words.join(" "), "words": words.len() })))
-            }
-            _ => Err(ApiError::new(Code::ShuttingDown, "the worker ends")),
-        }
+        work(&self.slots, &self.over, asked)
     }
 
     fn slots(&self) -> Answer {

@@ -54,10 +54,18 @@ pub fn estimate(model: &Model, load: &Load, backend: Backend, devices: u32) -> B
         weights,
         kv_cache: kv_cache(model, load, &cells),
         compute: compute.saturating_mul(devices),
-        constant: constant(model, backend)
-            .saturating_mul(devices)
-            .saturating_add(host_caches(model, load, &cells, on_cpu)),
+        constant: constant(model, backend).saturating_mul(devices).saturating_add(if on_cpu {
+            host_caches(model, load, &cells)
+        } else {
+            0
+        }),
     }
+}
+
+/// What a worker on GPUs takes of the memory of the cpu: what its engine was told to keep there. On the cpu that
+/// is part of its [`estimate`].
+pub fn host_bytes(model: &Model, load: &Load, backend: Backend) -> u64 {
+    if backend == Backend::Cpu { 0 } else { host_caches(model, load, &Cells::of(model, load)) }
 }
 
 /// The longest context with which a worker takes at most `bytes`: a multiple of 256 tokens for each slot, at
@@ -201,10 +209,7 @@ fn constant(model: &Model, backend: Backend) -> u64 {
 }
 
 /// Host memory that llama.cpp's server is told to keep: earlier prompts, and states to return to.
-fn host_caches(model: &Model, load: &Load, cells: &Cells, on_cpu: bool) -> u64 {
-    if !on_cpu {
-        return 0;
-    }
+fn host_caches(model: &Model, load: &Load, cells: &Cells) -> u64 {
     // A checkpoint holds what cannot be cut back: states, and what windowed layers have seen last.
     let windowed =
         model.layers.iter().filter(|layer| layer.attention.is_some_and(|a| a.windowed && model.window > 0));

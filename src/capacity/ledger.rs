@@ -44,8 +44,20 @@ impl Rules {
 pub struct Need {
     /// On all its devices together.
     pub bytes: u64,
+    /// Beside its GPUs, of the memory of the cpu.
+    pub host_bytes: u64,
     /// `None` if the operator said how much.
     pub breakdown: Option<Breakdown>,
+}
+
+/// How an engine parts a model among several GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// In proportion to what is free on each, as llama.cpp does.
+    ByFree,
+    /// Alike, as tensor parallelism does. Each GPU may take the same fraction of its memory, which the smallest
+    /// one needs for its part: vLLM does not start unless all of them have that fraction free.
+    Even,
 }
 
 /// One way to place a worker: on one device, or split over several GPUs.
@@ -57,6 +69,8 @@ pub struct Choice {
     pub devices: Vec<Device>,
     /// What it takes there.
     pub need: Need,
+    /// How it is parted, if there are several.
+    pub split: Split,
 }
 
 /// What a worker was promised, and where.
@@ -66,6 +80,8 @@ pub struct Placement {
     pub backend: Backend,
     /// At least one.
     pub shares: Vec<Share>,
+    /// Of the memory of the cpu, beside the shares: what a worker on GPUs keeps there.
+    pub host_bytes: u64,
 }
 
 /// The part of a promise that lies on one device.
@@ -87,6 +103,11 @@ pub struct Share {
 impl Placement {
     /// All that was promised, in bytes.
     pub fn bytes(&self) -> u64 {
+        self.device_bytes().saturating_add(self.host_bytes)
+    }
+
+    /// What was promised of its devices, in bytes.
+    pub fn device_bytes(&self) -> u64 {
         self.shares.iter().fold(0, |sum, share| sum.saturating_add(share.bytes))
     }
 
@@ -146,8 +167,10 @@ pub enum Refused {
     NoRoom {
         /// The choice.
         choice: Choice,
-        /// What its devices have.
+        /// What its devices have; or the cpu, if `host_bytes` is there.
         available_bytes: u64,
+        /// What it needs of the memory of the cpu, if that alone is short.
+        host_bytes: Option<u64>,
     },
 }
 
@@ -268,19 +291,14 @@ impl Ledger {
         make_room: bool,
         claims: &[Claim<'_>],
     ) -> Result<Placed, Refused> {
-        let mut known: Vec<(&Choice, Vec<Room>)> = choices
-            .iter()
-            .filter_map(|choice| {
-                let each = choice.devices.iter().map(|device| self.room(*device, claims, &[]));
-                Some((choice, each.collect::<Option<Vec<Room>>>()?))
-            })
-            .collect();
-        known.sort_by_key(|(choice, each)| {
-            (choice.devices.contains(&Device::Cpu), std::cmp::Reverse(sum(each)))
+        let mut known: Vec<(&Choice, Rooms)> =
+            choices.iter().filter_map(|choice| Some((choice, self.rooms(choice, claims, &[])?))).collect();
+        known.sort_by_key(|(choice, rooms)| {
+            (choice.devices.contains(&Device::Cpu), std::cmp::Reverse(rooms.available()))
         });
-        let fits = known.iter().find(|(choice, each)| fits(choice, each));
-        if let Some((choice, each)) = fits {
-            return Ok(Placed { placement: self.promise(choice, each), leave: Vec::new() });
+        if let Some((choice, rooms)) = known.iter().find(|(choice, rooms)| self.lack(choice, rooms).is_none())
+        {
+            return Ok(Placed { placement: self.promise(choice, rooms), leave: Vec::new() });
         }
         if make_room
             && let Some(placed) = known.iter().find_map(|(choice, _)| self.with_room_made(choice, claims))
@@ -288,27 +306,31 @@ impl Ledger {
             return Ok(placed);
         }
         Err(match known.into_iter().next() {
-            Some((choice, each)) => Refused::NoRoom { choice: choice.clone(), available_bytes: sum(&each) },
+            Some((choice, rooms)) => {
+                let (available_bytes, host_bytes) = match self.lack(choice, &rooms) {
+                    Some(Lack::Host { needed }) => (rooms.host.available, Some(needed)),
+                    _ => (rooms.available_for(choice), None),
+                };
+                Refused::NoRoom { choice: choice.clone(), available_bytes, host_bytes }
+            }
             None => Refused::NoDevice(choices.iter().flat_map(|choice| choice.devices.clone()).collect()),
         })
     }
 
     /// As few of the idle workers as it takes, least recently used first.
     fn with_room_made(&self, choice: &Choice, claims: &[Claim<'_>]) -> Option<Placed> {
-        let concerned = |claim: &&Claim<'_>| {
-            let devices = claim.placement.shares.iter().map(|share| share.device);
-            devices.into_iter().any(|device| choice.devices.iter().any(|own| self.share_memory(*own, device)))
-        };
+        let host = (choice.need.host_bytes > 0).then_some(Device::Cpu);
+        let wanted: Vec<Device> = choice.devices.iter().copied().chain(host).collect();
+        let concerned = |claim: &&Claim<'_>| wanted.iter().any(|device| self.on(claim, *device).0 > 0);
         let mut idle: Vec<(Instant, &WorkerId)> = claims
             .iter()
             .filter(concerned)
             .filter_map(|claim| Some((claim.idle_since?, claim.worker)))
             .collect();
         idle.sort();
-        let each = |leave: &[&WorkerId]| -> Vec<Room> {
-            choice.devices.iter().filter_map(|device| self.room(*device, claims, leave)).collect()
-        };
-        let has_room = |leave: &[&WorkerId]| fits(choice, &each(leave));
+        let rooms = |leave: &[&WorkerId]| self.rooms(choice, claims, leave);
+        let has_room =
+            |leave: &[&WorkerId]| rooms(leave).is_some_and(|rooms| self.lack(choice, &rooms).is_none());
         let mut leave: Vec<&WorkerId> = Vec::new();
         for (_, worker) in &idle {
             leave.push(worker);
@@ -326,12 +348,12 @@ impl Ledger {
                 leave = fewer;
             }
         }
-        let placement = self.promise(choice, &each(&leave));
+        let placement = self.promise(choice, &rooms(&leave)?);
         Some(Placed { placement, leave: leave.into_iter().cloned().collect() })
     }
 
-    /// The promise of what `choice` needs, split as engines split a model.
-    fn promise(&self, choice: &Choice, each: &[Room]) -> Placement {
+    /// The promise of what `choice` needs, split as its engine splits a model.
+    fn promise(&self, choice: &Choice, rooms: &Rooms) -> Placement {
         let share = |(device, bytes): (&Device, u64)| {
             let gpu = self.gpu(*device);
             Share {
@@ -342,8 +364,28 @@ impl Ledger {
                 bytes,
             }
         };
-        let shares = choice.devices.iter().zip(split(choice.need.bytes, each)).map(share).collect();
-        Placement { backend: choice.backend, shares }
+        let shares = choice.devices.iter().zip(rooms.parts(choice)).map(share).collect();
+        Placement { backend: choice.backend, shares, host_bytes: choice.need.host_bytes }
+    }
+
+    /// What keeps `choice` from fitting into `rooms`.
+    fn lack(&self, choice: &Choice, rooms: &Rooms) -> Option<Lack> {
+        let parts = rooms.parts(choice);
+        if !parts.iter().zip(&rooms.each).all(|(part, room)| room.available > 0 && *part <= room.available) {
+            return Some(Lack::Devices);
+        }
+        let host = choice.need.host_bytes;
+        let in_host =
+            parts.iter().zip(&choice.devices).filter(|(_, device)| self.share_memory(Device::Cpu, **device));
+        let needed = in_host.fold(host, |sum, (part, _)| sum.saturating_add(*part));
+        (host > 0 && needed > rooms.host.available).then_some(Lack::Host { needed })
+    }
+
+    /// What there is for `choice`; `None` if some device of it is not offered.
+    fn rooms(&self, choice: &Choice, claims: &[Claim<'_>], leave: &[&WorkerId]) -> Option<Rooms> {
+        let each = choice.devices.iter().map(|device| self.room(*device, claims, leave));
+        // Workers on GPUs have host memory also where the cpu is not offered to workers.
+        Some(Rooms { each: each.collect::<Option<_>>()?, host: self.room_of(Device::Cpu, claims, leave)? })
     }
 
     fn visible_as(&self, gpu: &Gpu) -> String {
@@ -354,9 +396,10 @@ impl Ledger {
 
     /// What `device` has once those who `leave` are gone; `None` if it is not offered.
     fn room(&self, device: Device, claims: &[Claim<'_>], leave: &[&WorkerId]) -> Option<Room> {
-        if self.rules.hides(device) {
-            return None;
-        }
+        if self.rules.hides(device) { None } else { self.room_of(device, claims, leave) }
+    }
+
+    fn room_of(&self, device: Device, claims: &[Claim<'_>], leave: &[&WorkerId]) -> Option<Room> {
         let (mut free, total) = self.memory(device)?;
         let (mut untaken, mut promised) = (0u64, 0u64);
         for claim in claims {
@@ -376,24 +419,30 @@ impl Ledger {
         let reserves = self.rules.reserve.iter().filter(|(other, _)| self.share_memory(**other, device));
         let reserve = reserves.map(|(_, bytes)| *bytes).max().unwrap_or(0);
         let allowed = total.saturating_sub(reserve).saturating_sub(promised);
-        Some(Room { free, available: free.saturating_sub(untaken).min(allowed) })
+        Some(Room { total, free, available: free.saturating_sub(untaken).min(allowed) })
     }
 
     /// What was promised to `claim` of the memory of `device`, and what it uses of it.
     fn on(&self, claim: &Claim<'_>, device: Device) -> (u64, u64) {
         let shares = claim.placement.shares.iter().filter(|share| self.share_memory(share.device, device));
-        shares.fold((0, 0), |(bytes, taken): (u64, u64), share| {
+        let host = match claim.placement.host_bytes {
+            bytes @ 1.. if self.share_memory(Device::Cpu, device) => (bytes, self.taken_of_host(claim)),
+            _ => (0, 0),
+        };
+        shares.fold(host, |(bytes, taken): (u64, u64), share| {
             (bytes.saturating_add(share.bytes), taken.saturating_add(self.taken(claim, share)))
         })
     }
 
+    /// What the processes of `claim` use of the memory of the cpu.
+    fn taken_of_host(&self, claim: &Claim<'_>) -> u64 {
+        claim.group.and_then(|group| self.picture.cpu.used_by.get(&group)).copied().unwrap_or(0)
+    }
+
     /// What `claim` uses of the device of one of its shares.
     fn taken(&self, claim: &Claim<'_>, share: &Share) -> u64 {
-        let of = |used_by: &BTreeMap<Pgid, u64>| claim.group.and_then(|group| used_by.get(&group)).copied();
-        let Some(gpu) = self.gpu(share.device) else {
-            return of(&self.picture.cpu.used_by).unwrap_or(0);
-        };
-        let told = of(&gpu.used_by).unwrap_or(0);
+        let Some(gpu) = self.gpu(share.device) else { return self.taken_of_host(claim) };
+        let told = claim.group.and_then(|group| gpu.used_by.get(&group)).copied().unwrap_or(0);
         let had_loaded = claim.serves_since.is_some_and(|at| at < self.picture.gpus_taken_at);
         if gpu.knows_users || !had_loaded {
             return told;
@@ -439,18 +488,77 @@ fn has_returned(picture: &Picture, seen: &Seen) -> bool {
     gpu.lost || now >= seen.beside.saturating_add(seen.used - seen.used / 16)
 }
 
+/// Why a choice does not fit.
+enum Lack {
+    /// Some device of it has less than its part.
+    Devices,
+    /// The memory of the cpu is less than what it keeps there.
+    Host { needed: u64 },
+}
+
 /// What a device has, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Room {
+    total: u64,
     /// Used by nobody.
     free: u64,
     /// Of that, promised to nobody.
     available: u64,
 }
 
+/// What there is for a choice.
+struct Rooms {
+    /// On each of its devices.
+    each: Vec<Room>,
+    /// Of the memory of the cpu.
+    host: Room,
+}
+
+impl Rooms {
+    /// What is available on all devices.
+    fn available(&self) -> u64 {
+        self.each.iter().fold(0, |sum, room| sum.saturating_add(room.available))
+    }
+
+    /// The most that `choice` could need and still fit, as far as that can be said beforehand.
+    fn available_for(&self, choice: &Choice) -> u64 {
+        match choice.split {
+            Split::ByFree => self.available(),
+            Split::Even => {
+                let of = |room: &Room| {
+                    let most = u128::from(room.available) * self.even() / u128::from(room.total.max(1));
+                    u64::try_from(most).unwrap_or(u64::MAX)
+                };
+                self.each.iter().map(of).min().unwrap_or(0)
+            }
+        }
+    }
+
+    /// The parts of what `choice` needs on each device.
+    fn parts(&self, choice: &Choice) -> Vec<u64> {
+        let need = choice.need.bytes;
+        match choice.split {
+            Split::ByFree => by_free(need, &self.each),
+            Split::Even => {
+                let of = |room: &Room| {
+                    let part = (u128::from(need) * u128::from(room.total)).div_ceil(self.even());
+                    u64::try_from(part).unwrap_or(u64::MAX)
+                };
+                self.each.iter().map(of).collect()
+            }
+        }
+    }
+
+    /// What all devices would have together if they were as small as the smallest.
+    fn even(&self) -> u128 {
+        let smallest = self.each.iter().map(|room| room.total).min().unwrap_or(0).max(1);
+        u128::from(smallest) * self.each.len() as u128
+    }
+}
+
 /// The parts of `need` on each of these devices: in proportion to their free memory, as llama.cpp splits a
 /// model that it is not told how to split.
-fn split(need: u64, each: &[Room]) -> Vec<u64> {
+fn by_free(need: u64, each: &[Room]) -> Vec<u64> {
     let all = each.iter().map(|room| u128::from(room.free)).sum::<u128>().max(1);
     let mut left = need;
     let mut parts: Vec<u64> = each
@@ -466,17 +574,6 @@ fn split(need: u64, each: &[Room]) -> Vec<u64> {
         *last = last.saturating_add(left); // where nothing is free at all
     }
     parts
-}
-
-/// Whether each device of `choice` has its part, and none of them nothing.
-fn fits(choice: &Choice, each: &[Room]) -> bool {
-    let parts = split(choice.need.bytes, each);
-    parts.iter().zip(each).all(|(part, room)| room.available > 0 && *part <= room.available)
-}
-
-/// What is available on all of them.
-fn sum(each: &[Room]) -> u64 {
-    each.iter().fold(0, |sum, room| sum.saturating_add(room.available))
 }
 
 #[cfg(test)]

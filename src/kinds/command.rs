@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Kind, Protocol};
-use crate::id::{Backend, WorkerId};
+use crate::capacity::ledger::Placement;
+use crate::id::WorkerId;
 
 /// What one launch fills into a kind's templates.
 #[derive(Debug, Clone, Copy)]
@@ -15,14 +16,8 @@ pub struct Values<'a> {
     pub model_path: &'a Path,
     /// The model as it was asked for.
     pub model_ref: &'a str,
-    /// What computes.
-    pub backend: Backend,
-    /// Where: a device's name, or several joined by commas.
-    pub device: &'a str,
-    /// How many devices.
-    pub device_count: usize,
-    /// The part of each of its devices' memory that it was promised, from 0 to 1.
-    pub memory_fraction: f64,
+    /// What computes, where, and with how much memory.
+    pub placement: &'a Placement,
     /// The address to bind.
     pub host: &'a str,
     /// The port to bind.
@@ -71,9 +66,9 @@ fn native_args(values: &Values<'_>) -> [OsString; 14] {
         "--model-ref".into(),
         values.model_ref.into(),
         "--backend".into(),
-        values.backend.as_str().into(),
+        values.placement.backend.as_str().into(),
         "--device".into(),
-        values.device.into(),
+        values.placement.device().into(),
         "--port".into(),
         values.port.to_string().into(),
         "--hive-url".into(),
@@ -83,18 +78,35 @@ fn native_args(values: &Values<'_>) -> [OsString; 14] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+    use crate::capacity::ledger::Share;
+    use crate::id::{Backend, Device};
     use crate::kinds::{builtin, manifest};
+
+    /// Shares of GPUs that have so many MiB in all; or of the cpu, if there is none.
+    fn placement(shares: &[(Device, u64, u64)]) -> Placement {
+        let on_cpu = shares.iter().any(|(device, ..)| *device == Device::Cpu);
+        let backend = if on_cpu { Backend::Cpu } else { Backend::Cuda };
+        let share = |&(device, mib, total_mib): &(Device, u64, u64)| Share {
+            device,
+            visible_as: String::new(),
+            backend,
+            total_bytes: total_mib << 20,
+            bytes: mib << 20,
+        };
+        Placement { backend, shares: shares.iter().map(share).collect(), host_bytes: 0 }
+    }
+
+    static GPU1: LazyLock<Placement> = LazyLock::new(|| placement(&[(Device::Gpu(1), 6144, 24_576)]));
 
     fn values<'a>(worker_id: &'a WorkerId, model_path: &'a Path, extra_args: &'a [String]) -> Values<'a> {
         Values {
             worker_id,
             model_path,
             model_ref: "hf:org/tiny",
-            backend: Backend::Cuda,
-            device: "gpu1",
-            device_count: 1,
-            memory_fraction: 0.25,
+            placement: &GPU1,
             host: "127.0.0.1",
             port: 8601,
             hive_url: "http://127.0.0.1:8600",
@@ -128,10 +140,37 @@ mod tests {
         assert_eq!(
             args(&gpu),
             "--model /m/x.gguf --host 127.0.0.1 --port 8601 --ctx-size 4096 --parallel 2 \
-             --n-gpu-layers 999 --cache-ram 0 --ctx-checkpoints 0 --threads {port}"
+             --n-gpu-layers 999 --tensor-split 0 --cache-ram 0 --ctx-checkpoints 0 --threads {port}"
         );
-        let cpu = Values { backend: Backend::Cpu, device: "cpu", ..gpu };
-        assert!(args(&cpu).contains("--n-gpu-layers 0 "));
+        let on = |shares: &[(Device, u64, u64)]| args(&Values { placement: &placement(shares), ..gpu });
+        assert!(on(&[(Device::Cpu, 9, 99)]).contains("--n-gpu-layers 0 --tensor-split 0 "));
+        let of_two = on(&[(Device::Gpu(1), 12_288, 24_576), (Device::Gpu(0), 8192, 12_288)]);
+        assert!(of_two.contains("--n-gpu-layers 999 --tensor-split 12288,8192 "), "{of_two}");
+        let sixteen: Vec<_> = (0..16).map(|n| (Device::Gpu(n), 1, 2)).collect();
+        assert!(on(&sixteen[..15]).contains(&format!("--tensor-split {} ", ["1"; 15].join(","))));
+        assert!(on(&sixteen).contains("--tensor-split 0 "), "llama.cpp takes one less than it has devices");
+    }
+
+    #[test]
+    fn vllm_gets_the_fraction_that_takes_at_most_the_promise_of_any_card() {
+        let id = "w-1".parse().expect("a worker id");
+        let fraction = |shares: &[(Device, u64, u64)]| {
+            let placement = placement(shares);
+            let values = Values { placement: &placement, ..values(&id, Path::new("/m/x"), &[]) };
+            let args = builtin("vllm").command(&values).args;
+            let at = args.iter().position(|arg| arg == "--gpu-memory-utilization").expect("it is there");
+            let text = args[at + 1].to_str().expect("ASCII");
+            // As vLLM reads it: so many bytes of each card, rounded up.
+            let taken =
+                |share: &Share| (share.total_bytes as f64 * text.parse::<f64>().expect("a number")).ceil();
+            assert!(placement.shares.iter().all(|share| taken(share) <= share.bytes as f64), "{text}");
+            text.to_owned()
+        };
+        assert_eq!(fraction(&[(Device::Gpu(0), 6144, 24_576)]), "0.250000");
+        assert_eq!(fraction(&[(Device::Gpu(0), 10_000, 24_576)]), "0.406901");
+        assert_eq!(fraction(&[(Device::Gpu(0), 24_576, 24_576)]), "1.000000");
+        let unequal = [(Device::Gpu(0), 10_000, 24_576), (Device::Gpu(1), 6000, 12_288)];
+        assert_eq!(fraction(&unequal), "0.406901", "one for both: the smaller one");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capacity::ledger::Split;
 use crate::id::Backend;
 
 pub mod allow;
@@ -135,4 +136,15 @@ pub enum Placeholder {
     DeviceCount,
     /// `{gpu_memory_fraction}`: what part of each of its devices a worker was promised.
     GpuMemoryFraction,
+    /// `{tensor_split}`: parts of a model on each of several GPUs.
+    TensorSplit,
+}
+
+impl Kind {
+    /// How it parts a model among several GPUs: alike where it is told one fraction of memory for all of them.
+    pub fn split(&self) -> Split {
+        let mut told = self.args.iter().chain(self.env.values());
+        let has_fraction = told.any(|text| text.names(Placeholder::GpuMemoryFraction));
+        if has_fraction { Split::Even } else { Split::ByFree }
+    }
 }

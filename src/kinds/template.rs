@@ -4,13 +4,15 @@ use std::ffi::{OsStr, OsString};
 
 use super::command::Values;
 use super::{Piece, Placeholder, Template};
+use crate::capacity::ledger::Placement;
 use crate::id::Backend;
+use crate::limits::TENSOR_SPLIT_MAX;
 
 /// What `{gpu_layers}` is on a GPU: more layers than any model has, hence all of them.
 const ALL_LAYERS: &str = "999";
 
 /// Each placeholder with its name between the braces.
-pub const PLACEHOLDERS: [(&str, Placeholder); 14] = [
+pub const PLACEHOLDERS: [(&str, Placeholder); 15] = [
     ("worker_id", Placeholder::WorkerId),
     ("model_path", Placeholder::ModelPath),
     ("model_ref", Placeholder::ModelRef),
@@ -25,6 +27,7 @@ pub const PLACEHOLDERS: [(&str, Placeholder); 14] = [
     ("gpu_layers", Placeholder::GpuLayers),
     ("device_count", Placeholder::DeviceCount),
     ("gpu_memory_fraction", Placeholder::GpuMemoryFraction),
+    ("tensor_split", Placeholder::TensorSplit),
 ];
 
 impl Template {
@@ -82,6 +85,11 @@ impl Template {
         Some(plain)
     }
 
+    /// Whether it names `placeholder`.
+    pub fn names(&self, placeholder: Placeholder) -> bool {
+        self.0.contains(&Piece::Value(placeholder))
+    }
+
     /// The text with each placeholder replaced. What a value contains is not looked at again: a file
     /// called `{port}` stays that file.
     pub fn fill(&self, values: &Values<'_>) -> OsString {
@@ -102,13 +110,14 @@ fn is_name(text: &str) -> bool {
 }
 
 fn value_of(placeholder: Placeholder, values: &Values<'_>) -> OsString {
-    let on_cpu = values.backend == Backend::Cpu;
+    let placement = values.placement;
+    let on_cpu = placement.backend == Backend::Cpu;
     match placeholder {
         Placeholder::WorkerId => values.worker_id.as_str().into(),
         Placeholder::ModelPath => values.model_path.into(),
         Placeholder::ModelRef => values.model_ref.into(),
-        Placeholder::Backend => values.backend.as_str().into(),
-        Placeholder::Device => values.device.into(),
+        Placeholder::Backend => placement.backend.as_str().into(),
+        Placeholder::Device => placement.device().into(),
         // The worker sees its own GPUs only, and counts them from 0.
         Placeholder::DeviceIndex => OsStr::new(if on_cpu { "" } else { "0" }).into(),
         Placeholder::Host => values.host.into(),
@@ -116,13 +125,22 @@ fn value_of(placeholder: Placeholder, values: &Values<'_>) -> OsString {
         Placeholder::HiveUrl => values.hive_url.into(),
         Placeholder::Ctx => values.ctx.to_string().into(),
         Placeholder::Parallel => values.parallel.to_string().into(),
-        Placeholder::DeviceCount => values.device_count.to_string().into(),
-        // Rounded down: a promise is not exceeded.
-        Placeholder::GpuMemoryFraction => {
-            format!("{:.3}", (values.memory_fraction * 1000.0).floor() / 1000.0).into()
-        }
+        Placeholder::DeviceCount => placement.shares.len().to_string().into(),
+        // Rounded down: a promise is not exceeded. A millionth of a large card is less than a MiB.
+        Placeholder::GpuMemoryFraction => format!("{:.6}", (placement.fraction() * 1e6).floor() / 1e6).into(),
+        Placeholder::TensorSplit => tensor_split(placement).into(),
         Placeholder::GpuLayers => OsStr::new(if on_cpu { "0" } else { ALL_LAYERS }).into(),
     }
+}
+
+/// Parts of a model in proportion to what was promised of each GPU, in MiB; 0, which llama.cpp takes for
+/// nothing said, where there is nothing to split, or more than it can be told.
+fn tensor_split(placement: &Placement) -> String {
+    let shares = &placement.shares;
+    if !(2..=TENSOR_SPLIT_MAX).contains(&shares.len()) {
+        return "0".to_owned();
+    }
+    shares.iter().map(|share| share.bytes.div_ceil(1 << 20).to_string()).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

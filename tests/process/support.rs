@@ -160,7 +160,7 @@ pub fn job(name: &str, port: u16, command: &[&str]) -> LaunchJob {
         id: id(name),
         run: Run(1),
         plan: Arc::new(plan),
-        placement: Arc::new(Placement { backend: Backend::Cpu, shares: vec![share] }),
+        placement: Arc::new(Placement { backend: Backend::Cpu, shares: vec![share], host_bytes: 0 }),
         port,
         token: Token::parse("secret").unwrap(),
     }

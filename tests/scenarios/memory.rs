@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rbee_hive::api::{ReportedHealth, ReportedState};
-use rbee_hive::capacity::ledger::{Choice, Ledger, Need, Rules};
+use rbee_hive::capacity::ledger::{Choice, Ledger, Need, Rules, Split};
 use rbee_hive::devices::{Cpu, Picture};
 use rbee_hive::id::{Backend, Device, DownloadId, Entropy, Pgid, Run, WorkerId};
 use rbee_hive::kinds::{Busy, Kind, Probe, Protocol};
@@ -386,8 +386,9 @@ fn order(probed: bool) -> Order {
         extra_args: Vec::new(),
         pinned: false,
     };
-    let need = Need { bytes: 1 << 30, breakdown: None };
-    let choices = vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need }];
+    let need = Need { bytes: 1 << 30, host_bytes: 0, breakdown: None };
+    let choices =
+        vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need, split: Split::ByFree }];
     Order { plan, choices, make_room: false, fetch: None }
 }
 

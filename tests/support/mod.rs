@@ -466,6 +466,13 @@ pub fn variable(pid: u64, name: &str) -> Option<String> {
     Some(String::from_utf8(line.to_vec()).unwrap())
 }
 
+/// The command line of a process.
+pub fn command_line(pid: u64) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    let args = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
+    args.map(|arg| String::from_utf8(arg.to_vec()).unwrap()).collect()
+}
+
 /// Signals one process that the test started, or that its daemon did.
 pub fn kill(pid: u32, signal: i32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();

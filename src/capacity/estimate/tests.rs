@@ -109,6 +109,31 @@ fn a_large_model_takes_what_its_shape_says() {
 }
 
 #[test]
+fn caches_in_host_memory_are_the_cpus_wherever_the_model_is() {
+    let (model, load) = (seventy(), Load::new(4096, 1));
+    let told = load.clone().with_args(["--cache-ram", "2048", "--ctx-checkpoints", "4"].into_iter());
+    let total = |load: &Load, backend| estimate(&model, load, backend, 1).total();
+    assert_eq!(total(&told, Backend::Cpu), total(&load, Backend::Cpu) + 2 * GIB);
+    assert_eq!(host_bytes(&model, &told, Backend::Cpu), 0, "it is in the estimate");
+    assert_eq!(total(&told, Backend::Cuda), total(&load, Backend::Cuda), "no card holds it");
+    assert_eq!(host_bytes(&model, &told, Backend::Cuda), 2 * GIB);
+    assert_eq!(host_bytes(&model, &load, Backend::Cuda), 0);
+    // A model with states keeps those in its checkpoints.
+    let states = with_keys(
+        &serde_json::json!({
+            "mamba2.block_count": 2, "mamba2.embedding_length": 64, "mamba2.context_length": 4096,
+            "mamba2.ssm.conv_kernel": 4, "mamba2.ssm.inner_size": 128, "mamba2.ssm.state_size": 16,
+            "mamba2.ssm.group_count": 1, "mamba2.ssm.time_step_rank": 4, "mamba2.vocab_size": 256,
+        }),
+        Writer::model("mamba2"),
+    );
+    let states = self::model(&states);
+    let one = host_bytes(&states, &load.clone().with_args(["-ctxcp", "1"].into_iter()), Backend::Cuda);
+    assert!(one > 0);
+    assert_eq!(host_bytes(&states, &load.with_args(["-ctxcp", "8"].into_iter()), Backend::Cuda), 8 * one);
+}
+
+#[test]
 fn the_longest_context_that_fits_fits_and_the_next_one_does_not() {
     let (model, load) = (seventy(), Load::new(4096, 4));
     let fits = |ctx: u32, bytes: u64| {

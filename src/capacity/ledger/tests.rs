@@ -40,14 +40,14 @@ fn ledger(gpus: Vec<Gpu>) -> Ledger {
 
 fn choice(devices: &[Device], gib: u64) -> Choice {
     let backend = if devices == [Device::Cpu] { Backend::Cpu } else { Backend::Cuda };
-    let need = Need { bytes: gib * GIB, breakdown: None };
-    Choice { backend, devices: devices.to_vec(), need }
+    let need = Need { bytes: gib * GIB, host_bytes: 0, breakdown: None };
+    Choice { backend, devices: devices.to_vec(), need, split: Split::ByFree }
 }
 
 fn placement(device: Device, gib: u64) -> Placement {
     let share =
         Share { device, visible_as: String::new(), backend: Backend::Cuda, total_bytes: 0, bytes: gib * GIB };
-    Placement { backend: Backend::Cuda, shares: vec![share] }
+    Placement { backend: Backend::Cuda, shares: vec![share], host_bytes: 0 }
 }
 
 fn id(name: &str) -> WorkerId {
@@ -116,7 +116,7 @@ fn without_a_wish_the_gpu_with_most_room_is_taken_and_then_the_cpu() {
     assert_eq!(device(8).as_deref(), Ok("gpu1"));
     let few = ledger.place(&[choice(&[Device::Cpu], 12), choice(&[GPU0], 12)], false, &[]);
     assert_eq!(few.map(|placed| placed.placement.device()).as_deref(), Ok("cpu"));
-    let best = Refused::NoRoom { choice: choice(&[GPU1], 21), available_bytes: 20 * GIB };
+    let best = Refused::NoRoom { choice: choice(&[GPU1], 21), available_bytes: 20 * GIB, host_bytes: None };
     assert_eq!(device(21), Err(best));
 }
 
@@ -134,6 +134,60 @@ fn a_worker_on_several_gpus_has_a_share_of_each_as_they_have_room() {
     assert!(both.place(&[choice(&[GPU0, GPU1], 5)], false, &[loading]).is_ok());
     let one = ledger(vec![gpu(0, 24, 8), Gpu { lost: true, ..gpu(1, 24, 24) }]);
     assert!(one.place(&[choice(&[GPU0, GPU1], 4)], false, &[]).is_err(), "the other one is lost");
+}
+
+#[test]
+fn who_takes_one_fraction_of_all_its_cards_is_promised_that_of_each() {
+    let even = |gib| Choice { split: Split::Even, ..choice(&[GPU0, GPU1], gib) };
+    // Half of the smaller card holds one half of the model; half of the larger one must be free too.
+    let both = ledger(vec![gpu(0, 24, 13), gpu(1, 16, 16)]);
+    let placed = both.place(&[even(16)], false, &[]).unwrap().placement;
+    let shares: Vec<u64> = placed.shares.iter().map(|share| share.bytes / GIB).collect();
+    assert_eq!((shares, placed.fraction()), (vec![12, 8], 0.5));
+    let refused = both.place(&[even(18)], false, &[]);
+    let Err(Refused::NoRoom { available_bytes, host_bytes: None, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    // 13 of 24 GiB, and as much of two cards of 16.
+    assert_eq!(available_bytes, 13 * GIB * 32 / 24);
+    let need = Need { bytes: available_bytes, host_bytes: 0, breakdown: None };
+    assert!(both.place(&[Choice { need, ..even(0) }], false, &[]).is_ok(), "what is said to fit fits");
+    let alone = Choice { split: Split::Even, ..choice(&[GPU1], 16) };
+    assert_eq!(both.place(&[alone], false, &[]).unwrap().placement.bytes(), 16 * GIB);
+    let lost = ledger(vec![gpu(0, 24, 24), Gpu { lost: true, ..gpu(1, 24, 24) }]);
+    assert!(lost.place(&[even(4)], false, &[]).is_err());
+}
+
+/// On `devices`, with so much kept in host memory.
+fn keeping(devices: &[Device], gib: u64, host_gib: u64) -> Choice {
+    let need = Need { bytes: gib * GIB, host_bytes: host_gib * GIB, breakdown: None };
+    Choice { need, ..choice(devices, gib) }
+}
+
+#[test]
+fn what_a_worker_on_a_gpu_keeps_in_host_memory_is_promised_of_the_cpu() {
+    let ledger = ledger(vec![gpu(0, 24, 24)]);
+    let placed = ledger.place(&[keeping(&[GPU0], 8, 5)], false, &[]).unwrap().placement;
+    assert_eq!((placed.bytes(), placed.device_bytes()), (13 * GIB, 8 * GIB));
+    assert_eq!((placed.device().as_str(), placed.shares.len()), ("gpu0", 1));
+    let worker = id("a");
+    let loading = Claim { group: None, ..claim(&worker, &placed, 7) };
+    assert_eq!(gib(&ledger, GPU0, &[loading]), Some(16));
+    assert_eq!(gib(&ledger, Device::Cpu, &[loading]), Some(7), "of 12");
+    let next = keeping(&[GPU0], 8, 8);
+    let short = Refused::NoRoom { choice: next.clone(), available_bytes: 7 * GIB, host_bytes: Some(8 * GIB) };
+    assert_eq!(ledger.place(std::slice::from_ref(&next), false, &[loading]), Err(short));
+    assert!(ledger.place(&[keeping(&[GPU0], 16, 7)], false, &[loading]).is_ok());
+    // Who holds host memory only makes room for it too.
+    let idle = Claim { idle_since: Some(Instant::now()), ..loading };
+    assert_eq!(ledger.place(&[next], true, &[idle]).map(|placed| placed.leave), Ok(vec![worker.clone()]));
+}
+
+#[test]
+fn host_memory_is_counted_once_where_it_is_the_gpus_too() {
+    let ledger = ledger(vec![Gpu { shares_memory: true, ..gpu(0, 16, 14) }]);
+    assert!(ledger.place(&[keeping(&[GPU0], 8, 4)], false, &[]).is_ok(), "12 are available to both");
+    assert!(ledger.place(&[keeping(&[GPU0], 8, 5)], false, &[]).is_err());
 }
 
 #[test]

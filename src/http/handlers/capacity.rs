@@ -38,7 +38,7 @@ pub(super) fn capacity(api: &Api, query: &str, online: Option<Instant>) -> Resul
     let room = api.inbox.available().map_err(no_answer)?;
     let available = room.iter().filter(|(device, _)| devices.contains(device)).map(|(_, bytes)| bytes);
     Ok(Answer { status: 204, headers: Vec::new(), body: Body::Owned(Vec::new()) }
-        .with_header(REQUIRED, placed.placement.bytes().to_string())
+        .with_header(REQUIRED, placed.placement.device_bytes().to_string())
         .with_header(AVAILABLE, available.sum::<u64>().to_string())
         .with_header(DEVICE, names(devices)))
 }
@@ -51,7 +51,10 @@ fn suggestion(need: Need) -> Suggestion {
 /// 409 with what is required, what is available and what would make it fit.
 pub(super) fn refusal(api: &Api, wish: &Wish, weighed: &Weighed, refused: Refused) -> ApiError {
     let (choice, available) = match refused {
-        Refused::NoRoom { choice, available_bytes } => (choice, available_bytes),
+        Refused::NoRoom { choice, available_bytes, host_bytes: None } => (choice, available_bytes),
+        Refused::NoRoom { choice: _, available_bytes, host_bytes: Some(needed) } => {
+            return short_of_host(needed, available_bytes);
+        }
         Refused::NoDevice(_) => {
             return ApiError::new(Code::DeviceNotFound, "the device has just gone");
         }
@@ -89,6 +92,27 @@ pub(super) fn refusal(api: &Api, wish: &Wish, weighed: &Weighed, refused: Refuse
     ApiError::new(code, message)
         .with_details(serde_json::to_value(answer).expect("wire types are valid JSON"))
         .with_header(REQUIRED, choice.need.bytes.to_string())
+        .with_header(AVAILABLE, available.to_string())
+}
+
+/// 409 for a worker that fits on its GPUs, and is told to keep more beside them than the cpu has.
+fn short_of_host(required: u64, available: u64) -> ApiError {
+    let message = format!(
+        "it is told to keep {} in host memory (--cache-ram, --ctx-checkpoints) and cpu has {}",
+        gib(required),
+        gib(available)
+    );
+    let answer = CapacityAnswer {
+        device: Device::Cpu.to_string(),
+        required_bytes: required,
+        available_bytes: available,
+        breakdown: None,
+        suggestions: Vec::new(),
+        weights_bytes_max: None,
+    };
+    ApiError::new(Code::InsufficientRam, message)
+        .with_details(serde_json::to_value(answer).expect("wire types are valid JSON"))
+        .with_header(REQUIRED, required.to_string())
         .with_header(AVAILABLE, available.to_string())
 }
 
@@ -165,7 +189,7 @@ fn elsewhere(api: &Api, wish: &Wish, weighed: &Weighed, refused: &Choice) -> Vec
             Some(estimated) => estimated.need(weighed.ctx, backend, devices.len()),
             None => refused.need,
         };
-        Some(Choice { backend, devices, need })
+        Some(Choice { backend, devices, need, split: weighed.kind.split() })
     };
     sets.into_iter().filter_map(on).collect()
 }

@@ -94,7 +94,7 @@ fn order(api: &Api, arguments: &Arguments, online: Option<Instant>) -> Result<(O
 
 /// What was promised, and what for.
 fn tell(view: &View, weighed: &Weighed) {
-    let Placement { backend, shares } = &*view.placement;
+    let Placement { backend, shares, host_bytes: _ } = &*view.placement;
     let devices = view.placement.device();
     let of_these = |choice: &&Choice| {
         choice.backend == *backend && choice.devices.iter().eq(shares.iter().map(|share| &share.device))

@@ -95,9 +95,9 @@ pub(super) fn weigh(api: &Api, wish: &Wish, online: Option<Instant>) -> Result<W
         .map(|(backend, devices)| {
             let need = match (&estimated, wish.memory_bytes) {
                 (Some(estimated), _) => estimated.need(ctx, backend, devices.len()),
-                (None, bytes) => Need { bytes: bytes.unwrap_or_default(), breakdown: None },
+                (None, bytes) => Need { bytes: bytes.unwrap_or_default(), host_bytes: 0, breakdown: None },
             };
-            Choice { backend, devices, need }
+            Choice { backend, devices, need, split: kind.split() }
         })
         .collect();
     Ok(Weighed { kind, model, ctx, choices, estimated })
@@ -108,7 +108,8 @@ impl Estimated {
     pub fn need(&self, ctx: u32, backend: Backend, devices: usize) -> Need {
         let load = Load { ctx, ..self.load.clone() };
         let breakdown = estimate::estimate(&self.model, &load, backend, device_count(devices));
-        Need { bytes: breakdown.total(), breakdown: Some(breakdown) }
+        let host_bytes = estimate::host_bytes(&self.model, &load, backend);
+        Need { bytes: breakdown.total(), host_bytes, breakdown: Some(breakdown) }
     }
 
     /// The longest context that fits into so many bytes.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::{ReportedHealth, ReportedState, State};
-use crate::capacity::ledger::{Choice, Ledger, Need, Rules};
+use crate::capacity::ledger::{Choice, Ledger, Need, Rules, Split};
 use crate::id::{Backend, Device, Pgid, Run, WorkerId};
 use crate::kinds::{Busy, Kind, Probe, Protocol};
 use crate::lifecycle::Policy;
@@ -541,8 +541,9 @@ impl World {
 
 /// A worker that goes to the cpu and takes nothing there.
 pub(in crate::lifecycle) fn order(probed: bool, port_hint: Option<u16>) -> Order {
-    let need = Need { bytes: 0, breakdown: None };
-    let choices = vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need }];
+    let need = Need { bytes: 0, host_bytes: 0, breakdown: None };
+    let choices =
+        vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need, split: Split::ByFree }];
     Order { plan: plan(probed, port_hint), choices, make_room: false, fetch: None }
 }
 

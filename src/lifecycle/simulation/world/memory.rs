@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::fetches::fetch;
 use super::{World, expect};
-use crate::capacity::ledger::{Choice, Need, Placement};
+use crate::capacity::ledger::{Choice, Need, Placement, Split};
 use crate::devices::{Cpu, Driver, Gpu, Picture};
 use crate::id::{Backend, Device, Pgid, WorkerId};
 use crate::lifecycle::event::{Order, Plan};
@@ -48,10 +48,11 @@ pub(super) fn picture(used: &BTreeMap<Pgid, [u64; 2]>, lingering: u64) -> Pictur
 
 /// A worker for either device or for one of them, as `dice` say.
 pub(super) fn order(plan: Plan, dice: u8) -> Order {
-    let need = Need { bytes: u64::from(dice >> 3), breakdown: None };
     let on = |at: usize| {
         let backend = [Backend::Cpu, Backend::Cuda][at];
-        Choice { backend, devices: vec![DEVICES[at]], need }
+        let host_bytes = [0, u64::from(dice & 15)][at];
+        let need = Need { bytes: u64::from(dice >> 3), host_bytes, breakdown: None };
+        Choice { backend, devices: vec![DEVICES[at]], need, split: Split::ByFree }
     };
     let choices = match dice % 4 {
         0 => vec![on(0)],
@@ -68,9 +69,10 @@ pub(super) fn order(plan: Plan, dice: u8) -> Order {
 
 /// What of each device is promised.
 pub(super) fn promise(placement: &Placement) -> [u64; 2] {
-    DEVICES.map(|device| {
+    let [cpu, gpu]: [u64; 2] = DEVICES.map(|device| {
         placement.shares.iter().filter(|share| share.device == device).map(|share| share.bytes).sum()
-    })
+    });
+    [cpu + placement.host_bytes, gpu]
 }
 
 impl World {

@@ -76,6 +76,7 @@ impl Worker {
                 total_bytes: 0,
                 bytes: 0,
             }],
+            host_bytes: 0,
         };
         let started = Started {
             worker_id: id.to_string(),
@@ -88,10 +89,7 @@ impl Worker {
             worker_id: &id,
             model_path: &options.model,
             model_ref: &options.model_ref,
-            backend: options.backend,
-            device: &started.device,
-            device_count: 1,
-            memory_fraction: placement.fraction(),
+            placement: &placement,
             host: &addr.ip().to_string(),
             port,
             hive_url,

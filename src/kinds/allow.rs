@@ -8,8 +8,12 @@ use super::Kind;
 use super::manifest::is_env_name;
 use crate::limits::{EXTRA_ARG_BYTES_MAX, EXTRA_ARGS_MAX, SPAWN_ENV_BYTES_MAX};
 
-/// Names that a spawn may set only where the kind's `env_allow` says so.
-pub const ENV_REFUSED: [&str; 17] = [
+/// Names that a spawn may set only where the kind's `env_allow` says so; in lower case too, as which some are
+/// read (`http_proxy`).
+///
+/// Beside what moves the worker or its requests, these are variables by which loaders, interpreters, drivers and
+/// engines find code: anything that names a file or a folder is taken to be one.
+pub const ENV_REFUSED: [&str; 35] = [
     "RBEE_*",
     "LD_*",
     "GLIBC_TUNABLES",
@@ -27,6 +31,42 @@ pub const ENV_REFUSED: [&str; 17] = [
     "SSL_*",
     "OPENSSL_*",
     "LLAMA_ARG_*",
+    "LLAMA_APP_CMD",
+    "LLAMA_CACHE",
+    "LLAMA_SERVER_*",
+    "*_PATH",
+    "*_FILE",
+    "*_DIR",
+    "*_HOME",
+    "*_LIB",
+    "*_LIBRARIES",
+    "*_PLUGIN",
+    "*_OPTIONS",
+    "VK_*",
+    "OCL_*",
+    "RUBY*",
+    "SHELLOPTS",
+    "PS4",
+    "CC",
+    "CXX",
+];
+
+/// Variables of llama-server that do more than run its model: give its clients a shell or files of this machine,
+/// start programs, write logs anywhere, fetch and serve other models. A pattern in `env_allow` does not open them:
+/// a kind that means them names each whole.
+const LLAMA_NAMED_WHOLE: [&str; 12] = [
+    "LLAMA_ARG_TOOLS*",
+    "LLAMA_ARG_AGENT",
+    "LLAMA_ARG_MCP_*",
+    "LLAMA_ARG_MODELS_*",
+    "LLAMA_ARG_RPC",
+    "*_MCP_PROXY",
+    "*_PATH",
+    "*_FILE",
+    "*_DIR",
+    "*_URL",
+    "*_REPO",
+    "*_PRESET",
 ];
 
 /// An argument of a spawn that is refused.
@@ -55,8 +95,17 @@ pub fn env(kind: &Kind, env: &BTreeMap<String, String>) -> Result<Vec<(String, S
         if value.contains('\0') {
             return refuse("a value must not hold a NUL".to_owned());
         }
-        let allowed = kind.env_allow.iter().any(|pattern| matches(pattern, name));
-        if let Some(pattern) = ENV_REFUSED.iter().find(|pattern| !allowed && matches(pattern, name)) {
+        let upper = name.to_ascii_uppercase();
+        let list: &[&str] = if kind.env_allow.contains(name) {
+            &[]
+        } else if !kind.env_allow.iter().any(|pattern| matches(pattern, name)) {
+            &ENV_REFUSED
+        } else if upper.starts_with("LLAMA_ARG_") {
+            &LLAMA_NAMED_WHOLE
+        } else {
+            &[]
+        };
+        if let Some(pattern) = list.iter().find(|pattern| matches(pattern, &upper)) {
             return refuse(format!("{pattern} may be set only where the kind's env_allow names it"));
         }
     }
@@ -151,12 +200,33 @@ mod tests {
             "SSL_CERT_FILE",
             "OPENSSL_CONF",
             "LLAMA_ARG_MODEL",
+            "http_proxy",
+            "all_proxy",
+            "Ld_Preload",
+            "GGML_BACKEND_PATH",
+            "NCCL_NET_PLUGIN",
+            "OMP_TOOL_LIBRARIES",
+            "HSA_TOOLS_LIB",
+            "VK_ICD_FILENAMES",
+            "TORCHINDUCTOR_CACHE_DIR",
+            "CUDA_HOME",
+            "JAVA_TOOL_OPTIONS",
+            "CC",
         ] {
             let refused = env(&vllm(), &set(name, "secret")).expect_err(name);
             assert_eq!(refused.field, "env");
             assert!(!refused.message.contains("secret"), "{}", refused.message);
         }
-        for name in ["OMP_NUM_THREADS", "PATHS", "MY_HOME", "A", "_", "ld_x", "GGML_CUDA_FORCE_MMQ"] {
+        for name in [
+            "OMP_NUM_THREADS",
+            "PATHS",
+            "A",
+            "_",
+            "OLD_X",
+            "ccache",
+            "NCCL_P2P_DISABLE",
+            "GGML_CUDA_FORCE_MMQ",
+        ] {
             assert!(env(&vllm(), &set(name, "1")).is_ok(), "{name}");
         }
     }
@@ -165,6 +235,39 @@ mod tests {
     fn a_kind_may_allow_what_is_refused_elsewhere() {
         assert!(env(&llama_server(), &set("LLAMA_ARG_THREADS", "4")).is_ok());
         assert!(env(&llama_server(), &set("LD_PRELOAD", "x")).is_err());
+        let all = Kind { env_allow: vec!["*".to_owned()], ..vllm() };
+        assert!(env(&all, &set("LD_LIBRARY_PATH", "x")).is_ok(), "the operator said all");
+    }
+
+    #[test]
+    fn the_readme_lists_what_is_refused() {
+        let readme = include_str!("../../README.md");
+        for pattern in ENV_REFUSED {
+            assert!(readme.contains(&format!("`{pattern}`")), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_gives_away_the_machine_must_be_named_whole() {
+        for name in [
+            "LLAMA_ARG_TOOLS",
+            "LLAMA_ARG_TOOLS_RUNTIME",
+            "LLAMA_ARG_AGENT",
+            "LLAMA_ARG_MCP_SERVERS_JSON",
+            "LLAMA_ARG_UI_MCP_PROXY",
+            "LLAMA_ARG_STATIC_PATH",
+            "LLAMA_ARG_SLOT_SAVE_PATH",
+            "LLAMA_ARG_LOG_FILE",
+            "LLAMA_ARG_VIDEO_FFMPEG_DIR",
+            "LLAMA_ARG_MODEL_URL",
+            "LLAMA_ARG_HF_REPO",
+            "LLAMA_ARG_MODELS_DIR",
+            "LLAMA_ARG_RPC",
+        ] {
+            assert!(env(&llama_server(), &set(name, "x")).is_err(), "{name}");
+            let named = Kind { env_allow: vec![name.to_owned()], ..llama_server() };
+            assert!(env(&named, &set(name, "x")).is_ok(), "{name}");
+        }
     }
 
     #[test]

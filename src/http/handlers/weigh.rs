@@ -25,7 +25,7 @@ const CTX_DEFAULT: u32 = 4096;
 
 /// Parts of names of llama-server's variables that load a second model, or put memory where it was not
 /// promised: what they take is not estimated.
-const UNCOUNTED: [&str; 10] = [
+const UNCOUNTED: [&str; 14] = [
     "DRAFT",
     "MMPROJ",
     "LORA",
@@ -33,6 +33,10 @@ const UNCOUNTED: [&str; 10] = [
     "SPLIT",
     "MAIN_GPU",
     "CPU_MOE",
+    "CPU_FFN",
+    "MOE_CACHE",
+    "OVERRIDE_TENSOR",
+    "SPEC_",
     "KV_OFFLOAD",
     "GPU_LAYERS",
     "DEVICE",

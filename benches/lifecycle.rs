@@ -1,10 +1,11 @@
 //! How long the hive takes from a request, a callback or a death to what others see of it: the real daemon,
-//! real processes, loopback. Times include those of the client.
+//! real processes, loopback. Times include those of the client. `cargo bench --bench lifecycle -- probed kill`
+//! prints these parts alone.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on panics")]
 
 mod support;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,13 +24,20 @@ const STILL: &str = r#"{"kind":"still","protocol":"native","program":"/bin/sh",
     "args":["-c","exec sleep 3600"],"backends":["cpu"]}"#;
 
 fn main() {
+    let parts: [(&str, fn()); 6] = [
+        ("spawn", spawn_answer),
+        ("ready", ready_and_change),
+        ("probed", probed),
+        ("kill", kill_seen),
+        ("at_once", at_once),
+        ("cascades", cascades),
+    ];
+    // cargo passes --bench; what else is said names the parts that are wanted.
+    let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     heading("lifecycle: the hive against its own bounds");
-    spawn_answer();
-    ready_and_change();
-    kill_seen();
-    at_once();
-    println!();
-    cascades();
+    for (_, part) in parts.iter().filter(|(name, _)| only.is_empty() || only.iter().any(|one| one == name)) {
+        part();
+    }
 }
 
 fn builder() -> Builder {
@@ -121,6 +129,68 @@ fn ready_and_change() {
     answered.row("ready callback → 200, from when on the list shows it", "wanted: median < 5");
     seen.row("ready callback → event read by a follower", "wanted: median < 5");
     told.row("ready callback → heartbeat at the queen", "wanted: < 150");
+}
+
+/// A probed kind, asked twice a second once it is ready; its probes may take a minute.
+const PROBED: &str = r#"{"kind":"probed","protocol":"probe","program":"MOCK","backends":["cpu"],
+    "args":["worker","--protocol","probe","--model","{model_path}","--host","{host}","--port","{port}"],
+    "args_allow":["--load-ms"],
+    "probe":{"path":"/health","interval":"500ms","timeout":"60s","busy":{"path":"/slots","count":"is_processing"}}}"#;
+
+/// How late the hive sees that a probed worker is ready, and that it is busy; and with 64 others that are deaf.
+fn probed() {
+    const DEAF: usize = 64;
+    let folder = tempfile::tempdir().unwrap();
+    let kind = folder.path().join("probed.json");
+    std::fs::write(&kind, PROBED.replace("MOCK", MOCK)).unwrap();
+    let hive = builder().ports(100).arg("--kind-file", kind.display()).start();
+    let (mut kept, changes) = (Kept::connect(hive.address, Some(TOKEN)), Changes::of(&hive));
+    let [mut ready, mut busy, mut beside_deaf] = [(); 3].map(|()| Times::default());
+    for _ in 0..30 {
+        let (id, address, late) = ready_late(&hive, &mut kept, &changes);
+        ready.push(late);
+        let mut work = Kept::connect(address, None);
+        let began = Instant::now();
+        let working = std::thread::spawn(move || work.post("/v1/completions", r#"{"ms":800}"#).0);
+        busy.push(changes.state(&id, "busy").0 - began);
+        assert_eq!(working.join().unwrap(), 200);
+        remove(&mut kept, &changes, &id);
+    }
+    for _ in 0..DEAF {
+        spawn(&mut kept, &spawn_body(&hive, "probed", "deaf"));
+    }
+    for _ in 0..DEAF {
+        changes.find(|worker| worker["phase"] == "loading");
+    }
+    for _ in 0..30 {
+        let (id, _, late) = ready_late(&hive, &mut kept, &changes);
+        beside_deaf.push(late);
+        remove(&mut kept, &changes, &id);
+    }
+    ready.row("the engine's own 200 → ready event (probed)", "wanted: median < 150");
+    beside_deaf.row("  the same beside 64 whose probes are never answered", "wanted: median < 150");
+    busy.row("last slot taken → busy event (asked every 500 ms)", "wanted: < 600");
+}
+
+/// A probed worker that loads for a while, its address, and how long after its first 200 the hive said so.
+fn ready_late(hive: &Hive, kept: &mut Kept, changes: &Changes) -> (String, SocketAddr, Duration) {
+    let body = json!({"model_ref": hive.model_ref(), "kind": "probed", "extra_args": ["--load-ms", "300"]});
+    let id = spawn(kept, &body.to_string());
+    let (_, worker) = changes.find(|worker| worker["worker_id"] == *id && worker["phase"] == "loading");
+    let address = worker["url"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+    let began = Instant::now();
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(began.elapsed() < PATIENCE, "the worker listens");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut engine = Kept::connect(address, None);
+    while engine.get("/health").0 != 200 {
+        // Often enough to know the moment, and not so often that the hive has no processor.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let said = Instant::now();
+    let seen = changes.state(&id, "ready").0;
+    (id, address, seen.saturating_duration_since(said))
 }
 
 /// The token of a worker's process.
@@ -235,6 +305,7 @@ fn without_a_hive(hive: &Hive, count: usize) -> Duration {
 
 /// 16 workers, 4 of which ignore everything; some have children of their own.
 fn cascades() {
+    println!();
     for round in 1..=3 {
         let mut hive = builder().ports(32).arg("--shutdown-timeout", "2s").start();
         let changes = Changes::of(&hive);

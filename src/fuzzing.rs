@@ -178,6 +178,14 @@ pub fn record(bytes: &[u8]) {
     assert!(borders.is_sorted_by(|a, b| a < b) && borders.iter().all(|at| *at <= file_bytes));
 }
 
+/// Bytes as a tar with a kind.
+///
+/// # Panics
+/// If unpacking it leaves its folder.
+pub fn archive(bytes: &[u8]) {
+    crate::kinds::provision::check_unpack(bytes);
+}
+
 /// What may stand in an answer and in a log line as it is.
 fn check_shown(message: &str) {
     assert!(message.len() < 200 && message.bytes().all(|b| b == b' ' || b.is_ascii_graphic()), "{message:?}");
@@ -199,7 +207,7 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 10] = [
+    const TARGETS: [Target; 11] = [
         ("conn", conn),
         ("fleet", fleet),
         ("route", route),
@@ -210,6 +218,7 @@ mod tests {
         ("safetensors", safetensors),
         ("sse", sse),
         ("record", record),
+        ("archive", archive),
     ];
 
     #[test]

@@ -31,6 +31,8 @@ use crate::thread::Joined;
 mod checksum;
 mod fetch;
 mod unpack;
+#[cfg(any(test, fuzzing))]
+pub(crate) use unpack::check as check_unpack;
 
 pub use fetch::PLATFORM;
 

@@ -79,8 +79,13 @@ pub fn is_gzip(file: &Path) -> io::Result<bool> {
 /// # Errors
 /// As [`UnpackError`] says.
 pub fn unpack(archive: impl Read, folder: &Path, bounds: Bounds) -> Result<Contents, UnpackError> {
+    unpack_tar(MultiGzDecoder::new(archive), folder, bounds)
+}
+
+/// The same of a tar that is not gzipped.
+fn unpack_tar(tar: impl Read, folder: &Path, bounds: Bounds) -> Result<Contents, UnpackError> {
     let left = Rc::new(Cell::new(0));
-    let mut archive = Archive::new(Metered { inner: MultiGzDecoder::new(archive), left: Rc::clone(&left) });
+    let mut archive = Archive::new(Metered { inner: tar, left: Rc::clone(&left) });
     let mut unpacker = Unpacker {
         folder,
         folders: BTreeSet::from([String::new()]),
@@ -295,6 +300,41 @@ impl<R: Read> Read for Metered<R> {
         self.left.set(self.left.get() - count as u64);
         Ok(count)
     }
+}
+
+/// A tar as `bytes`, unpacked into a folder of its own.
+///
+/// # Panics
+/// If something lies outside of that folder or leads out of it, or what is told is not what is there.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check(bytes: &[u8]) {
+    let outer = std::env::temp_dir().join(format!("rbee-unpack-{}", uuid::Uuid::new_v4()));
+    let inner = outer.join("inner");
+    fs::create_dir_all(&inner).expect("a folder");
+    let unpacked = unpack_tar(bytes, &inner, Bounds { entries: 64, bytes: 1 << 20 });
+    assert_eq!(fs::read_dir(&outer).expect("it is there").count(), 1, "nothing is written beside the folder");
+    let root = inner.canonicalize().expect("it is there");
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("its entry")) {
+            // A link may lead to nothing.
+            if let Ok(real) = entry.path().canonicalize() {
+                assert!(real.starts_with(&root), "{entry:?} leads to {real:?}");
+            }
+            if entry.file_type().expect("it has one").is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    if let Ok(contents) = unpacked {
+        for file in &contents.files {
+            let told = (file.bytes, Some(file.sha256.clone()));
+            let there = inner.join(&file.path);
+            let is = crate::kinds::install::sha256_of(&there).ok();
+            assert_eq!(told, (fs::metadata(&there).map_or(u64::MAX, |there| there.len()), is));
+        }
+    }
+    fs::remove_dir_all(&outer).expect("our own folder");
 }
 
 #[cfg(test)]

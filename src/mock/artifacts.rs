@@ -78,6 +78,7 @@ fn pack(folder: &Path, archive: &Path) -> io::Result<()> {
     let mut tar = Builder::new(GzEncoder::new(File::create(archive)?, Compression::default()));
     tar.mode(HeaderMode::Deterministic);
     tar.follow_symlinks(false);
+    tar.sparse(false); // what has holes here or not is not the archive's business
     add(&mut tar, folder, Path::new(""), 0)?;
     tar.into_inner()?.finish()?.flush()
 }

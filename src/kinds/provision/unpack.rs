@@ -145,7 +145,10 @@ impl Unpacker<'_> {
             EntryType::Directory => self.make_folder(&path),
             _ if path.is_empty() => Err(Wrong::Entry("has no name")),
             _ if self.is_taken(&path) => Err(Wrong::Entry("is there twice")),
-            EntryType::Regular | EntryType::Continuous => self.write(entry, path, size),
+            // The holes of a sparse file come as zeros, and count.
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.write(entry, path, size)
+            }
             EntryType::Symlink => {
                 let target = link_name(entry)?;
                 let target = inner_target(&path, &target)?;

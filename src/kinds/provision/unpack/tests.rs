@@ -163,17 +163,31 @@ fn nothing_leads_out_of_the_folder() {
 }
 
 #[test]
-fn devices_pipes_and_sparse_files_are_none_of_a_kinds_business() {
+fn devices_and_pipes_are_none_of_a_kinds_business() {
     for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::new(b'V')] {
         let what = refused(&[entry(kind, "x", "", b"")]);
         assert!(what.starts_with("entry 1 of the archive is a device"), "{kind:?}: {what}");
     }
-    // Without a map of its holes the library reads no further.
-    assert!(
-        Yard::new()
-            .unpack(&archive(&[entry(EntryType::GNUSparse, "x", "", b"")]), Bounds::default())
-            .is_err()
-    );
+}
+
+#[test]
+fn a_sparse_file_comes_out_with_its_holes_filled_and_they_count() {
+    let source = tempfile::tempdir().unwrap();
+    let path = source.path().join("sparse");
+    let file = File::create(&path).unwrap();
+    file.set_len(4 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"end", 3 << 20).unwrap();
+    let mut tar = Builder::new(Vec::new());
+    tar.append_path_with_name(&path, "sparse").unwrap();
+    let tar = tar.into_inner().unwrap();
+    assert_eq!(tar[156], b'S', "the library packs it as one");
+    let packed = gzip(&tar);
+    let yard = Yard::new();
+    let files = yard.unpack(&packed, Bounds::default()).unwrap().files;
+    assert_eq!(files[0].sha256, crate::kinds::install::sha256_of(&path).unwrap());
+    let few = Bounds { entries: 9, bytes: (4 << 20) - 1 };
+    let refused = Yard::new().unpack(&packed, few).unwrap_err().to_string();
+    assert_eq!(refused, "entry 1 of the archive holds more bytes than all may have");
 }
 
 #[test]

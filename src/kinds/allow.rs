@@ -13,7 +13,7 @@ use crate::limits::{EXTRA_ARG_BYTES_MAX, EXTRA_ARGS_MAX, SPAWN_ENV_BYTES_MAX};
 ///
 /// Beside what moves the worker or its requests, these are variables by which loaders, interpreters, drivers and
 /// engines find code: anything that names a file or a folder is taken to be one.
-pub const ENV_REFUSED: [&str; 35] = [
+pub const ENV_REFUSED: [&str; 40] = [
     "RBEE_*",
     "LD_*",
     "GLIBC_TUNABLES",
@@ -49,6 +49,11 @@ pub const ENV_REFUSED: [&str; 35] = [
     "PS4",
     "CC",
     "CXX",
+    "CPATH",
+    "*FLAGS",
+    "VLLM_SERVER_DEV_MODE",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
 ];
 
 /// Variables of llama-server that do more than run its model: give its clients a shell or files of this machine,
@@ -212,6 +217,8 @@ mod tests {
             "CUDA_HOME",
             "JAVA_TOOL_OPTIONS",
             "CC",
+            "NVCC_PREPEND_FLAGS",
+            "VLLM_ALLOW_INSECURE_SERIALIZATION",
         ] {
             let refused = env(&vllm(), &set(name, "secret")).expect_err(name);
             assert_eq!(refused.field, "env");
@@ -225,6 +232,7 @@ mod tests {
             "OLD_X",
             "ccache",
             "NCCL_P2P_DISABLE",
+            "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
             "GGML_CUDA_FORCE_MMQ",
         ] {
             assert!(env(&vllm(), &set(name, "1")).is_ok(), "{name}");

@@ -27,11 +27,13 @@ fn spawn(hive: &Hive, kind: &str, more: Value) -> Reply {
     hive.post(SPAWN, &body)
 }
 
-/// The process of a spawn that was accepted.
+/// The process of a spawn that was accepted, as the kernel shows it.
 fn process(hive: &Hive, reply: &Reply) -> u64 {
     assert_eq!(reply.status, 202, "{}", reply.text);
     let id = reply.json()["worker_id"].as_str().unwrap().to_owned();
-    hive.wait(&id, "launched", |worker| !worker["pid"].is_null())["pid"].as_u64().unwrap()
+    let pid = hive.wait(&id, "launched", |worker| !worker["pid"].is_null())["pid"].as_u64().unwrap();
+    command_line(pid); // from now on its environment is seen too
+    pid
 }
 
 fn assert_refused(reply: &Reply, field: &str, case: &str) {

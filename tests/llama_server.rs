@@ -54,17 +54,21 @@ impl Machine {
             .env("RBEE_HIVE_NVML_LIBRARY", nvml.library().to_str().unwrap())
             .start();
         EIGHT.write(&hive.models.join("eight.gguf"));
+        EIGHT.write_windowed(&hive.models.join("windowed.gguf"), 512);
         Self { hive, _nvml: nvml }
     }
 
     fn capacity(&self, kind: &str, device: &str) -> Reply {
-        let model = format!("file:{}/eight.gguf", self.hive.models.display()).replace('/', "%2F");
+        let model = self.model("eight").replace('/', "%2F");
         self.hive.get(&format!("/v1/capacity?kind={kind}&model={model}&device={device}&ctx=512"))
     }
 
+    fn model(&self, name: &str) -> String {
+        format!("file:{}/{name}.gguf", self.hive.models.display())
+    }
+
     fn spawn(&self, more: Value) -> Reply {
-        let model = format!("file:{}/eight.gguf", self.hive.models.display());
-        let mut body = json!({"model_ref": model, "kind": "llama-server"});
+        let mut body = json!({"model_ref": self.model("eight"), "kind": "llama-server"});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.hive.post("/v1/workers/spawn", &body)
     }
@@ -74,7 +78,9 @@ impl Machine {
         let reply = self.spawn(more);
         assert_eq!(reply.status, 202, "{}", reply.text);
         let id = reply.json()["worker_id"].as_str().unwrap().to_owned();
-        self.hive.wait(&id, "launched", |worker| worker["phase"] == "loading")
+        let worker = self.hive.wait(&id, "launched", |worker| worker["phase"] == "loading");
+        command_line(worker["pid"].as_u64().unwrap()); // from now on its environment is seen too
+        worker
     }
 
     fn end(&self, worker: &Value) {
@@ -155,6 +161,23 @@ fn a_prompt_cache_raises_the_promise_on_the_cpu_and_beside_a_gpu() {
         assert_eq!(reserved(&["--cache-ram=256"]), without + 256 * MIB, "{device}");
         // This model keeps no states: a checkpoint of it holds nothing.
         assert_eq!(reserved(&["--ctx-checkpoints", "32"]), without, "{device}");
+    }
+}
+
+#[test]
+fn checkpoints_of_what_windowed_layers_have_seen_raise_the_promise_each() {
+    let machine = Machine::new();
+    // 16 layers of a window, 512 cells, 8 heads of 128 numbers of 2 bytes, twice.
+    let one = 16 * 512 * 8 * 128 * 2 * 2;
+    for device in ["cpu", "gpu1"] {
+        let reserved = |count: &str| {
+            let worker = machine.launched(json!({"kind": "caching", "model_ref": machine.model("windowed"),
+                "device": device, "ctx": 512, "extra_args": ["--ctx-checkpoints", count]}));
+            machine.end(&worker);
+            worker["reserved_bytes"].as_u64().unwrap()
+        };
+        let without = reserved("0");
+        assert_eq!((reserved("1"), reserved("8")), (without + one, without + 8 * one), "{device}");
     }
 }
 

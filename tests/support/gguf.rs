@@ -33,6 +33,15 @@ impl Llama {
 
     /// Writes it with a tokenizer of so many tokens, which are most of a real header.
     pub fn write_with_tokens(self, path: &Path, tokens: u32) {
+        self.write_as("llama", &[], path, tokens);
+    }
+
+    /// Writes it as Gemma 2, of whose layers every other one sees the last `window` tokens only.
+    pub fn write_windowed(self, path: &Path, window: u32) {
+        self.write_as("gemma2", &[("attention.sliding_window", window)], path, 0);
+    }
+
+    fn write_as(self, arch: &str, more: &[(&str, u32)], path: &Path, tokens: u32) {
         let Self { layers, embd, ff, heads, kv_heads, vocab, trained_ctx } = self;
         let numbers = [
             ("block_count", layers),
@@ -63,12 +72,12 @@ impl Llama {
         }
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend((tensors.len() as u64).to_le_bytes());
-        bytes.extend((numbers.len() as u64 + 2).to_le_bytes());
+        bytes.extend(((numbers.len() + more.len()) as u64 + 2).to_le_bytes());
         text(&mut bytes, "general.architecture");
         bytes.extend(8u32.to_le_bytes());
-        text(&mut bytes, "llama");
-        for (key, number) in numbers {
-            text(&mut bytes, &format!("llama.{key}"));
+        text(&mut bytes, arch);
+        for (key, number) in numbers.iter().chain(more) {
+            text(&mut bytes, &format!("{arch}.{key}"));
             bytes.extend(4u32.to_le_bytes());
             bytes.extend(number.to_le_bytes());
         }

@@ -466,9 +466,12 @@ pub fn variable(pid: u64, name: &str) -> Option<String> {
     Some(String::from_utf8(line.to_vec()).unwrap())
 }
 
-/// The command line of a process.
+/// The command line of a process that was just launched. Whoever started it goes on in the middle of its exec,
+/// when the kernel shows nothing of it yet.
 pub fn command_line(pid: u64) -> Vec<String> {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    let shown = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap();
+    eventually("the process is there", || !shown("cmdline").is_empty() && !shown("environ").is_empty());
+    let line = shown("cmdline");
     let args = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
     args.map(|arg| String::from_utf8(arg.to_vec()).unwrap()).collect()
 }

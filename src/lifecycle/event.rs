@@ -132,6 +132,8 @@ pub enum Event {
         run: Run,
         /// How.
         status: ExitStatus,
+        /// Somebody else listens on its port, so that it could not.
+        port_lost: bool,
     },
     /// No living process has the group any more; comes after `Exited`.
     GroupDead {

@@ -345,13 +345,19 @@ impl Fleet {
             Event::Fetched { id, download, result } => {
                 self.fetched(&id, &download, result, now, &mut out);
             }
-            Event::Exited { id, run, status } => {
+            Event::Exited { id, run, status, port_lost } => {
                 self.event(&id, run, now, &mut out, |worker, fleet, out| {
                     let jitter = fleet.jitter();
                     match worker {
-                        AnyWorker::Spawning(w) => w.exited(status, now, &fleet.policy, jitter, out).into(),
-                        AnyWorker::Ready(w) => w.exited(status, now, &fleet.policy, jitter, out).into(),
-                        AnyWorker::Busy(w) => w.exited(status, now, &fleet.policy, jitter, out).into(),
+                        AnyWorker::Spawning(w) => {
+                            w.exited(status, port_lost, now, &fleet.policy, jitter, out).into()
+                        }
+                        AnyWorker::Ready(w) => {
+                            w.exited(status, port_lost, now, &fleet.policy, jitter, out).into()
+                        }
+                        AnyWorker::Busy(w) => {
+                            w.exited(status, port_lost, now, &fleet.policy, jitter, out).into()
+                        }
                         AnyWorker::Stopping(mut stopping) => {
                             stopping.exited(status, now, out);
                             AnyWorker::Stopping(stopping)

@@ -54,14 +54,14 @@
 //! # use std::time::{Duration, Instant};
 //! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
 //! fn transition(worker: Worker<Busy>, now: Instant, policy: &Policy) -> AfterExit {
-//!     worker.exited(ExitStatus::Code(1), now, policy, 0, &mut Vec::new())
+//!     worker.exited(ExitStatus::Code(1), false, now, policy, 0, &mut Vec::new())
 //! }
 //! ```
 //! ```compile_fail
 //! # use std::time::{Duration, Instant};
 //! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
 //! fn transition(worker: Worker<Stopping>, now: Instant, policy: &Policy) -> AfterExit {
-//!     worker.exited(ExitStatus::Code(1), now, policy, 0, &mut Vec::new())
+//!     worker.exited(ExitStatus::Code(1), false, now, policy, 0, &mut Vec::new())
 //! }
 //! ```
 //!

@@ -34,11 +34,6 @@ impl Restarts {
         Decision::Again(doubled.min(BACKOFF_MAX).mul_f64(0.8 + 0.4 * f64::from(jitter) / 255.0))
     }
 
-    /// Takes back a restart that was none: somebody else had the port.
-    pub fn uncount(&mut self) {
-        self.0 = self.0.saturating_sub(1);
-    }
-
     /// The worker was well for long enough.
     pub fn forget(&mut self) {
         self.0 = 0;

@@ -8,8 +8,7 @@ use crate::capacity::ledger::Placement;
 use crate::id::{DownloadId, Pgid, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{
-    EXCHANGE_TIMEOUT, LOADING_PROBE_INTERVAL, MEASURE_INTERVAL, PORT_MOVES_MAX, READY_TOTAL_FACTOR,
-    RESTARTS_FORGOTTEN_AFTER,
+    EXCHANGE_TIMEOUT, LOADING_PROBE_INTERVAL, MEASURE_INTERVAL, READY_TOTAL_FACTOR, RESTARTS_FORGOTTEN_AFTER,
 };
 use crate::models::Selection;
 
@@ -114,7 +113,6 @@ impl Worker<Spawning> {
             token,
             restarts: Restarts::default(),
             port_moves: 0,
-            may_have_lost_port: false,
             usage: None,
             started_at: None,
             last_heartbeat: None,
@@ -210,13 +208,8 @@ impl Worker<Spawning> {
         self.after_end(reason, true, now, policy, jitter)
     }
 
-    /// Somebody else listens on the port: the launch is tried again on another one. If the run before
-    /// ended while it loaded, it had lost the race for the port, and its restart does not count.
-    pub(super) fn port_taken(mut self, now: Instant, policy: &Policy, jitter: u8) -> AfterExit {
-        let lost = std::mem::take(&mut self.facts.may_have_lost_port);
-        if lost && self.facts.port_moves < PORT_MOVES_MAX {
-            self.facts.restarts.uncount();
-        }
+    /// Somebody else listens on the port: the launch is tried again on another one.
+    pub(super) fn port_taken(self, now: Instant, policy: &Policy, jitter: u8) -> AfterExit {
         self.after_end(Reason::PortLost, true, now, policy, jitter)
     }
 

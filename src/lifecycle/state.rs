@@ -59,8 +59,6 @@ pub(super) struct Facts {
     pub restarts: Restarts,
     /// How often it got another port because somebody else had its own.
     pub port_moves: u32,
-    /// Its last run ended while it loaded: somebody else may have had its port.
-    pub may_have_lost_port: bool,
     pub usage: Option<Usage>,
     /// As its last report said, or as it was asked for.
     pub slots_total: u32,
@@ -296,23 +294,28 @@ impl<S: Live> Worker<S> {
         Worker { facts, state }
     }
 
-    /// The leader has ended by itself or by somebody's signal: a crash. The policy decides what follows.
+    /// The leader has ended by itself or by somebody's signal: a crash, unless it ended while it loaded because it
+    /// had lost the race for its port. The policy decides what follows.
     #[must_use]
     pub fn exited(
         mut self,
         status: ExitStatus,
+        port_lost: bool,
         now: Instant,
         policy: &Policy,
         jitter: u8,
         out: &mut Effects,
     ) -> AfterExit {
         let natural = match status {
+            _ if port_lost && self.state.is_loading() => Reason::PortLost,
             ExitStatus::Code(_) => Reason::Exited,
             ExitStatus::Signal(_) => Reason::Signaled,
         };
         let reason = self.state.killed_for().unwrap_or(natural);
-        self.facts.may_have_lost_port = self.state.is_loading();
-        self.facts.end = Some(End { status: Some(status), reason, message: None, log: Vec::new() });
+        // Said here: it is launched again at once, and what its log says of an older run comes too late.
+        let message = (reason == Reason::PortLost)
+            .then(|| format!("somebody else listens on port {}", self.facts.lease.port()));
+        self.facts.end = Some(End { status: Some(status), reason, message, log: Vec::new() });
         out.push(self.facts.read_log_tail());
         self.after_end(reason, false, now, policy, jitter)
     }

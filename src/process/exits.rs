@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use crate::id::{Pgid, Run, WorkerId};
 use crate::lifecycle::event::{Event, ExitStatus, Signal};
 use crate::limits;
+use crate::process::launch;
 use crate::process::mailbox::{Inbox, Next, mailbox};
 use crate::process::procfs::{self, Process, Variable};
 use crate::process::{Jobs, OWNER_VARIABLE, Owner};
@@ -45,6 +47,8 @@ pub enum Job {
         pgid: Pgid,
         /// The leader.
         pidfd: OwnedFd,
+        /// Where it is to listen.
+        at: SocketAddr,
     },
     /// Signal the whole group; nothing if its leader has ended already.
     Signal {
@@ -76,6 +80,7 @@ struct Watched {
     id: WorkerId,
     run: Run,
     pidfd: OwnedFd,
+    at: SocketAddr,
     /// The leader has ended, but a debugger holds it back: look again then.
     held_until: Option<Instant>,
 }
@@ -126,9 +131,9 @@ impl Exits {
         self.inbox.silence();
         loop {
             match self.inbox.next() {
-                Next::Job(Job::Watch { id, run, pgid, pidfd }) => {
+                Next::Job(Job::Watch { id, run, pgid, pidfd, at }) => {
                     let launched = Event::Launched { id: id.clone(), run, pgid };
-                    self.watched.insert(pgid, Watched { id, run, pidfd, held_until: None });
+                    self.watched.insert(pgid, Watched { id, run, pidfd, at, held_until: None });
                     (self.send)(launched);
                 }
                 Next::Job(Job::Signal { id, run, signal }) => self.signal(&id, run, signal),
@@ -183,7 +188,9 @@ impl Exits {
                 worker.held_until = Some(now + limits::GROUP_LOOK_MAX);
                 continue;
             };
-            (self.send)(Event::Exited { id: worker.id.clone(), run: worker.run, status });
+            let Some(worker) = self.watched.get(pgid) else { continue };
+            let port_lost = self.has_lost_port(*pgid, worker);
+            (self.send)(Event::Exited { id: worker.id.clone(), run: worker.run, status, port_lost });
             debug!("worker exited worker={} run={} status={status:?}", worker.id, worker.run);
             told.push((*pgid, leader));
         }
@@ -199,6 +206,18 @@ impl Exits {
             let (next_look, killed) = (now + wait, BTreeMap::new());
             self.dying.push(Dying { id, run, pgid, mark, looks: 0, next_look, wait, killed });
         }
+    }
+
+    /// Whether somebody listens on the worker's port who is none of its own: those that it leaves listen at times
+    /// until they are killed. Hardly ever asked of `/proc`: a port that is free is lost to nobody.
+    fn has_lost_port(&self, pgid: Pgid, worker: &Watched) -> bool {
+        if launch::is_free(worker.at).unwrap_or(true) {
+            return false;
+        }
+        let (sight, mark) = (Sight::now(&self.watched), self.owner.mark(&worker.id, worker.run));
+        let mut own = procfs::tree(pgid, &sight.all);
+        own.extend(sight.marks.iter().filter(|(_, of)| of.as_slice() == mark.as_bytes()).map(|(pid, _)| pid));
+        procfs::listens(&own, worker.at.ip(), worker.at.port()) == Some(false)
     }
 
     /// One look at `/proc` for all whose time has come.

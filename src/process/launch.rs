@@ -119,7 +119,8 @@ impl Launcher {
         match self.spawn(job) {
             Ok((pgid, pidfd)) => {
                 debug!("worker launched worker={id} run={run} pid={pgid} port={}", job.port);
-                self.exits.send(exits::Job::Watch { id, run, pgid, pidfd });
+                let at = SocketAddr::new(self.config.host, job.port);
+                self.exits.send(exits::Job::Watch { id, run, pgid, pidfd, at });
                 None
             }
             Err(error) => {

@@ -106,7 +106,7 @@ impl Hive {
 
     /// The worker `w` ends like this, and then nothing of it is left.
     pub fn expect_end(&self, status: ExitStatus) {
-        assert_eq!(self.next(), Event::Exited { id: id("w"), run: Run(1), status });
+        assert_eq!(self.next(), Event::Exited { id: id("w"), run: Run(1), status, port_lost: false });
         assert_eq!(self.next(), Event::GroupDead { id: id("w"), run: Run(1) });
     }
 

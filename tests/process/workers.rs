@@ -1,18 +1,20 @@
 //! Workers start, are seen to end, and leave nothing behind.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
-use rbee_hive::id::Run;
+use rbee_hive::id::{Pgid, Run};
 use rbee_hive::lifecycle::event::{Event, ExitStatus, LaunchError, LaunchJob, Signal};
 use rbee_hive::process::launch::Job;
 use rbee_hive::sys;
 use rustix::io::FdFlags;
 
-use crate::support::{Hive, id, job};
+use crate::support::{Hive, PATIENCE, id, job};
 
+const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
@@ -28,9 +30,7 @@ fn with_descendant(launcher: &str, then: &str) -> String {
 #[test]
 fn a_worker_killed_by_somebody_is_seen_with_its_signal() {
     let hive = Hive::new();
-    let pgid = hive.script("exec sleep 1000");
-    let pid = rustix::process::Pid::from_raw(pgid.0.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    kill_leader(hive.script("exec sleep 1000"));
     hive.expect_end(ExitStatus::Signal(SIGKILL));
 }
 
@@ -143,6 +143,52 @@ fn a_port_on_which_somebody_listens_is_not_given_to_a_worker() {
     hive.launch("w", listener.local_addr().unwrap().port(), &["true"]);
     let error = LaunchError::PortTaken;
     assert_eq!(hive.next(), Event::LaunchFailed { id: id("w"), run: Run(1), error });
+}
+
+/// Ends the leader of a group alone.
+fn kill_leader(leader: Pgid) {
+    let pid = rustix::process::Pid::from_raw(leader.0.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Runs a script as the worker `w`, on a port that is free.
+fn script_with_port(hive: &Hive, script: &str) -> (Pgid, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    hive.launch("w", port, &["sh", "-c", script, MOCK, &port.to_string()]);
+    match hive.next() {
+        Event::Launched { pgid, .. } => (pgid, port),
+        other => panic!("not launched: {other:?}"),
+    }
+}
+
+#[test]
+fn a_worker_that_ends_while_somebody_else_listens_on_its_port_has_lost_it() {
+    let hive = Hive::new();
+    let (leader, port) = script_with_port(&hive, "exec sleep 1000");
+    let _thief = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    kill_leader(leader);
+    let status = ExitStatus::Signal(SIGKILL);
+    assert_eq!(hive.next(), Event::Exited { id: id("w"), run: Run(1), status, port_lost: true });
+}
+
+#[test]
+fn a_worker_whose_own_child_still_listens_on_its_port_has_not_lost_it() {
+    let hive = Hive::new();
+    let model = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&model, b"GGUF\x03\0\0\0").unwrap();
+    let model = model.path().display();
+    for launcher in ["", "setsid"] {
+        let worker =
+            format!("{launcher} \"$0\" worker --protocol probe --model {model} --host 127.0.0.1 --port $1");
+        let (leader, port) = script_with_port(&hive, &format!("{worker} & exec sleep 1000"));
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < until, "it never listens");
+        }
+        kill_leader(leader);
+        hive.expect_end(ExitStatus::Signal(SIGKILL));
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "it was killed");
+    }
 }
 
 #[test]

@@ -199,6 +199,21 @@ Feature: The life of a worker
     Then it is launched again on another port
     And its restart count is 0
 
+  Scenario: A worker that ends because its port is taken gets another one, however few restarts it may have
+    Given a hive with a restart limit of 0
+    When a probed worker is spawned
+    And it is launched
+    And it ends because its port is taken
+    Then it is launched again on another port
+    And its restart count is 0
+
+  Scenario: A worker that serves and ends has crashed, whoever listens on its port by then
+    Given a hive with a restart limit of 0
+    And a ready probed worker
+    When it ends because its port is taken
+    Then it is gone
+    And its exit reason is exited
+
   @daemon
   Scenario: The cascade stops all workers and refuses new ones
     Given a hive

@@ -133,8 +133,12 @@ impl Memory {
     }
 
     fn dies(&mut self, status: ExitStatus) {
+        self.ends(status, false);
+    }
+
+    fn ends(&mut self, status: ExitStatus, port_lost: bool) {
         let view = self.view();
-        self.on(Event::Exited { id: view.id.clone(), run: view.run, status });
+        self.on(Event::Exited { id: view.id.clone(), run: view.run, status, port_lost });
         self.on(Event::GroupDead { id: view.id, run: view.run });
     }
 
@@ -244,6 +248,7 @@ impl World for Memory {
                 assert!(self.effects.contains(&forsaken), "{:?}", self.effects);
             }
             "its process is gone" => self.dies(ExitStatus::Signal(9)),
+            "it ends because its port is taken" => self.ends(ExitStatus::Code(1), true),
             "it sends a heartbeat" => self.beat(None),
             "its launch fails" => {
                 let view = self.view();

@@ -230,7 +230,7 @@ impl World {
         let Some(&run) = self.old_runs.get(&id) else { return Ok(()) };
         let event = match what % 6 {
             0 => Event::Launched { id, run, pgid: Pgid(1) },
-            1 => Event::Exited { id, run, status: ExitStatus::Code(0) },
+            1 => Event::Exited { id, run, status: ExitStatus::Code(0), port_lost: what & 8 == 8 },
             2 => Event::GroupDead { id, run },
             3 => Event::Probed { id, run, probed: Probed::Ready },
             4 => Event::AskedToExit { id, run, accepted: false },
@@ -534,7 +534,8 @@ impl World {
         let (id, run) = key.clone();
         let seen = Duration::from_millis(self.random.next_u64() % 3);
         let swept = seen + Duration::from_millis(if lingers { 1 + self.random.next_u64() % 300 } else { 0 });
-        self.post(seen, Event::Exited { id: id.clone(), run, status });
+        let port_lost = self.dice(4);
+        self.post(seen, Event::Exited { id: id.clone(), run, status, port_lost });
         self.post(swept, Event::GroupDead { id, run });
     }
 }

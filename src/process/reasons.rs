@@ -14,9 +14,10 @@ mod causes;
 const NAME_BYTES_MAX: usize = 64;
 
 /// Words after which what was said before is no reason any more: the engine serves, or has found a way around.
-const SETTLED: [&str; 4] = [
-    "main: model loaded",
+const SETTLED: [&str; 5] = [
+    ": model loaded",
     "server is listening on",
+    ": listening on http",
     "Application startup complete",
     "retrying without pipeline parallelism",
 ];
@@ -33,15 +34,17 @@ pub fn explain(lines: &[String], status: Option<ExitStatus>) -> Option<String> {
         let (before, rest) = lines.iter().rev().find_map(|line| line.split_once(mark))?;
         Some(say(&Found { lines, before, rest }))
     });
-    said.or_else(|| by_signal(status?))
+    said.or_else(|| by_status(status?).map(str::to_owned))
 }
 
-fn by_signal(status: ExitStatus) -> Option<String> {
-    let ExitStatus::Signal(signal) = status else { return None };
-    Some(match signal {
-        SIGILL => causes::NO_INSTRUCTION.to_owned(),
-        SIGKILL => "killed from outside: mostly by the system, because memory ran out".to_owned(),
-        SIGBUS => "a file that it had mapped became shorter, or the disk failed".to_owned(),
+fn by_status(status: ExitStatus) -> Option<&'static str> {
+    Some(match status {
+        ExitStatus::Signal(SIGILL) => causes::NO_INSTRUCTION,
+        ExitStatus::Signal(SIGKILL) => "killed from outside: mostly by the system, because memory ran out",
+        ExitStatus::Signal(SIGBUS) => "a file that it had mapped became shorter, or the disk failed",
+        // What shells and env say of a program that is a script.
+        ExitStatus::Code(126) => "the program, or one that it starts, may not be executed",
+        ExitStatus::Code(127) => "the program, or one that it starts, was not found",
         _ => return None,
     })
 }

@@ -54,15 +54,14 @@ pub(super) const CAUSES: &[(&str, Say)] = &[
     ("unknown tokenizer: '", |found| {
         format!("the engine does not know the model's tokenizer{}: it may be too old for it", found.named())
     }),
-    ("check_tensor_dims: tensor '", |found| {
-        format!(
+    ("check_tensor_dims: tensor '", |found| match found.find("' not found") {
+        Some(_) => missing_tensor(found),
+        None => format!(
             "the model's tensors are not those of its architecture{}: it is damaged, or the engine too old for it",
             found.named()
-        )
+        ),
     }),
-    ("missing tensor '", |found| {
-        format!("the model lacks the tensor{}: it is damaged, or the engine too old for it", found.named())
-    }),
+    ("missing tensor '", missing_tensor),
     ("failed to open GGUF file", |found| unopened(found.rest)),
     ("chat template parsing error", |_| "the chat template is broken: the engine cannot read it".into()),
     ("failed to initialize chat template", |_| {
@@ -86,9 +85,7 @@ pub(super) const CAUSES: &[(&str, Say)] = &[
         format!("the port{port} cannot be bound: it is taken, or the address is none of this machine's")
     }),
     ("error: invalid argument: ", |found| unknown_argument(found)),
-    ("error while handling argument \"", |found| {
-        format!("the program does not take what the argument{} was given", found.spaced_name())
-    }),
+    ("error while handling argument \"", wrong_value),
     ("CUDA driver version is insufficient", |_| "the GPU's driver is too old for the program".into()),
     ("no kernel image is available for execution", |_| "the program was not built for this GPU".into()),
     ("no CUDA-capable device is detected", |_| NO_GPU.into()),
@@ -181,6 +178,7 @@ pub(super) const CAUSES: &[(&str, Say)] = &[
     }),
     ("version `GLIBC", |_| "the system's C library is too old for the program".into()),
     ("unrecognized arguments: ", |found| unknown_argument(found)),
+    (": error: argument ", wrong_value),
     ("[Errno 98]", |_| "its port is taken".into()),
     ("Address already in use", |_| "its port is taken".into()),
     ("Illegal instruction", |_| NO_INSTRUCTION.into()),
@@ -198,6 +196,14 @@ fn unopened(rest: &str) -> String {
         _ => "cannot be opened",
     };
     format!("the model file {why}")
+}
+
+fn missing_tensor(found: &Found<'_>) -> String {
+    format!("the model lacks the tensor{}: it is damaged, or the engine too old for it", found.named())
+}
+
+fn wrong_value(found: &Found<'_>) -> String {
+    format!("the program does not take what the argument{} was given", found.spaced_name())
 }
 
 fn unknown_argument(found: &Found<'_>) -> String {

@@ -57,15 +57,36 @@ fn what_was_overcome_is_no_reason() {
     ];
     assert!(because(&lines[..2]).is_some());
     assert_eq!(because(&lines), None);
+    // As builds of 2025, of August and of October 2026 say that they serve.
+    for served in [
+        "main: server is listening on http://127.0.0.1:8080 - starting the main loop",
+        "0.00.540.661 I srv  llama_server: listening on http://127.0.0.1:18998",
+        "0.01.198.779 I srv          init: model loaded",
+    ] {
+        assert_eq!(because(&[lines[0], lines[1], served]), None, "{served}");
+    }
     assert_eq!(because(&["hello", "", "Traceback (most recent call last):"]), None);
 }
 
 #[test]
-fn a_signal_tells_where_the_log_does_not() {
+fn what_argparse_says_of_a_value_is_explained() {
+    let line =
+        "llama-server: error: argument --cache-type-k: invalid choice: 'q9_9' (choose from 'f32', 'f16')";
+    let reason = "the program does not take what the argument --cache-type-k was given";
+    assert_eq!(because(&["usage: llama-server [-h] [--version]", line]).unwrap(), reason);
+    let both = "vllm: error: argument -tp/--tensor-parallel-size: expected one argument";
+    assert_eq!(because(&[both]).unwrap(), "the program does not take what the argument was given");
+}
+
+#[test]
+fn an_exit_tells_where_the_log_does_not() {
     let by = |signal| explain(&[], Some(ExitStatus::Signal(signal)));
     assert!(by(SIGILL).unwrap().contains("instruction"));
     assert!(by(SIGKILL).unwrap().contains("memory"));
     assert_eq!(by(signal_hook::consts::SIGSEGV), None);
+    assert!(explain(&[], Some(ExitStatus::Code(127))).unwrap().contains("not found"));
+    assert!(explain(&[], Some(ExitStatus::Code(126))).unwrap().contains("not be executed"));
+    assert_eq!(explain(&[], Some(ExitStatus::Code(1))), None);
     let line = ["CUDA error: out of memory".to_owned()];
     assert_eq!(explain(&line, Some(ExitStatus::Signal(6))).unwrap(), "no memory is left on the GPU");
 }

@@ -283,8 +283,9 @@ pub const PORT_MOVES_MAX: u32 = 8;
 /// What SIGKILL may take in the cascade before the hive ends without having seen the death: a process of
 /// hundreds of GiB is taken apart for seconds.
 pub const CASCADE_KILL_WAIT: Duration = Duration::from_secs(10);
-/// How long the end of a worker waits for the last lines of its log.
-pub const LOG_TAIL_WAIT: Duration = Duration::from_secs(1);
+/// How long the end of a worker waits for the last lines of its log; beyond it it ends without them, and without a
+/// reason out of them. A disk that is busy with models takes seconds.
+pub const LOG_TAIL_WAIT: Duration = Duration::from_secs(5);
 /// The supervisor that wakes so much too late has slept (a stopped process, a suspended machine).
 pub const SLEPT_AFTER: Duration = Duration::from_secs(1);
 

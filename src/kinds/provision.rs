@@ -34,7 +34,12 @@ mod unpack;
 #[cfg(any(test, fuzzing))]
 pub(crate) use unpack::check as check_unpack;
 
-pub use fetch::PLATFORM;
+/// What this machine is called in the address of an artifact.
+#[cfg(target_arch = "x86_64")]
+pub const PLATFORM: &str = "linux-x86_64";
+/// What this machine is called in the address of an artifact.
+#[cfg(target_arch = "aarch64")]
+pub const PLATFORM: &str = "linux-aarch64";
 
 /// The version that is fetched where none is asked for.
 pub const LATEST: &str = "latest";
@@ -157,7 +162,7 @@ impl fmt::Display for ProvisionError {
         match self {
             Self::NoServer => f.write_str("the kind's program is not on this machine, and this hive has no --artifact-url to fetch it from"),
             Self::NotThere => {
-                write!(f, "the artifact server has no such kind or version for {}", fetch::PLATFORM)
+                write!(f, "the artifact server has no such kind or version for {}", PLATFORM)
             }
             Self::NoChecksum => f.write_str("the artifact server publishes no checksum for it, and none was given: nothing is installed"),
             Self::BadChecksum => f.write_str("what the artifact server publishes as its checksum is no line of sha256sum's"),

@@ -1,6 +1,6 @@
 //! Published checksums, as `sha256sum` writes them. Pure.
 
-use super::fetch::PLATFORM;
+use super::PLATFORM;
 use crate::id::unhex;
 
 /// The SHA-256 in `text`: lines of 64 hex digits, each perhaps with a file's name after two blanks, or a blank and `*`.

@@ -13,7 +13,7 @@ use log::debug;
 
 use super::checksum;
 use super::unpack::{self, Bounds, UnpackError};
-use super::{LATEST, Outcome, Provision, ProvisionError, Sha256, Shared, Stage, Version, Wish};
+use super::{LATEST, Outcome, PLATFORM, Provision, ProvisionError, Sha256, Shared, Stage, Version, Wish};
 use crate::id::SystemEntropy;
 use crate::kinds::install::{FileRecord, Install, Record};
 use crate::kinds::shelf::{Draft, KeepError};
@@ -27,13 +27,6 @@ use crate::models::remote::{Digest, HubError, RemoteFile};
 use crate::models::transfer::retry::Retry;
 use crate::models::transfer::{self, Meter, TransferError};
 use crate::net::Cut;
-
-/// What this machine is called in the address of an artifact.
-#[cfg(target_arch = "x86_64")]
-pub const PLATFORM: &str = "linux-x86_64";
-/// What this machine is called in the address of an artifact.
-#[cfg(target_arch = "aarch64")]
-pub const PLATFORM: &str = "linux-aarch64";
 
 impl Shared {
     /// Fetches and installs what `provision` wishes for. Of what came before an error nothing is left.

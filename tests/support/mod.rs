@@ -431,6 +431,11 @@ impl Events {
         line.trim_end().to_owned()
     }
 
+    /// The connection, for who ends it while another one reads.
+    pub fn connection(&self) -> TcpStream {
+        self.lines.get_ref().try_clone().unwrap()
+    }
+
     /// The next event as it came; `None` at the end of the stream.
     pub fn next_raw(&mut self) -> Option<Event> {
         let mut event = Event { id: None, name: String::new(), data: String::new() };

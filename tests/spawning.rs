@@ -358,6 +358,8 @@ fn a_worker_gets_its_own_environment_and_no_descriptor_of_the_hive() {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let group: u64 = stat.rsplit(") ").next().unwrap().split(' ').nth(2).unwrap().parse().unwrap();
     assert_eq!(group, pid);
+    // In the middle of the exec that follows DONE it shows none.
+    eventually("it shows its environment", || variable(pid, "RBEE_WORKER_TOKEN").is_some());
     let token = variable(pid, "RBEE_WORKER_TOKEN").unwrap();
     for pid in hive.processes() {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -61,6 +61,9 @@ mod tests {
         let mark = format!("of-a-test-{}", std::process::id());
         let sleep = |value: &str| Command::new("sleep").arg("600").env(VARIABLE, value).spawn().unwrap();
         let (mut ours, mut other) = (sleep(&mark), sleep(&format!("{mark}-not")));
+        // A process shows its environment a moment after its exec has succeeded.
+        let until = Instant::now() + Duration::from_secs(60);
+        while alive(&mark).is_empty() && Instant::now() < until {}
         assert_eq!(alive(&mark), [ours.id()]);
         kill_all(&mark).unwrap();
         assert!(ours.wait().unwrap().code().is_none());

@@ -160,6 +160,8 @@ pub const UNPACKED_BYTES_MAX: u64 = 16 << 30;
 pub const UNPACKED_ENTRIES_MAX: usize = 100_000;
 /// Bytes of a path in an archive; beyond it it is refused.
 pub const UNPACKED_PATH_BYTES_MAX: usize = 1024;
+/// Bytes of a name in such a path, which is what file systems of Linux take; beyond it it is refused.
+pub const UNPACKED_NAME_BYTES_MAX: usize = 255;
 /// Folders within folders in an archive; beyond it it is refused.
 pub const UNPACKED_DEPTH_MAX: usize = 32;
 /// What stands before an entry's bytes in an archive, long names included; beyond it it is refused.

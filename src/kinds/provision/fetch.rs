@@ -26,7 +26,6 @@ use crate::models::layout::Repository;
 use crate::models::remote::{Digest, HubError, RemoteFile};
 use crate::models::transfer::retry::Retry;
 use crate::models::transfer::{self, Meter, TransferError};
-use crate::net::Cut;
 
 impl Shared {
     /// Fetches and installs what `provision` wishes for. Of what came before an error nothing is left.
@@ -165,11 +164,14 @@ impl Shared {
         if unpack::is_gzip(artifact).map_err(failed)? {
             let archive = File::open(artifact).map_err(failed)?;
             let archive = BufReader::with_capacity(TRANSFER_BUFFER_BYTES, archive);
-            let archive = UntilCut { inner: archive, cut: &self.cut };
+            let is_cut = || self.cut.is_cut();
             let contents =
-                unpack::unpack(archive, &draft.files(), Bounds::default()).map_err(|error| match error {
-                    UnpackError::Disk(error) => disk(&error),
-                    error => ProvisionError::BadArtifact(error.to_string()),
+                unpack::unpack(archive, &draft.files(), Bounds::default(), &is_cut).map_err(|error| {
+                    match error {
+                        UnpackError::Disk(error) => disk(&error),
+                        UnpackError::Cut => ProvisionError::Server(HubError::Cut),
+                        error => ProvisionError::BadArtifact(error.to_string()),
+                    }
                 })?;
             let none = || {
                 ProvisionError::BadArtifact(
@@ -192,18 +194,6 @@ impl Shared {
         let bytes = fs::metadata(&program).map_err(failed)?.len();
         let file = FileRecord { path: record.kind.clone(), bytes, sha256: record.sha256.clone() };
         Ok(record.of_program(file))
-    }
-}
-
-/// Reads until the hive ends: a large archive takes its time.
-struct UntilCut<'a, R> {
-    inner: R,
-    cut: &'a Cut,
-}
-
-impl<R: Read> Read for UntilCut<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cut.is_cut() { Err(io::Error::other("the hive ends")) } else { self.inner.read(buffer) }
     }
 }
 

@@ -20,7 +20,7 @@ use tar::{Archive, Entry, EntryType};
 use crate::kinds::install::{FileRecord, LinkRecord};
 use crate::limits::{
     TRANSFER_BUFFER_BYTES, UNPACKED_BYTES_MAX, UNPACKED_DEPTH_MAX, UNPACKED_ENTRIES_MAX,
-    UNPACKED_HEADER_BYTES_MAX, UNPACKED_PATH_BYTES_MAX,
+    UNPACKED_HEADER_BYTES_MAX, UNPACKED_NAME_BYTES_MAX, UNPACKED_PATH_BYTES_MAX,
 };
 
 /// What an archive held; paths are relative to the folder that it was unpacked into.
@@ -39,6 +39,8 @@ pub enum UnpackError {
     Broken(String),
     /// The disk fails, or is full.
     Disk(io::Error),
+    /// The caller wants it no more.
+    Cut,
 }
 
 impl fmt::Display for UnpackError {
@@ -47,6 +49,7 @@ impl fmt::Display for UnpackError {
             Self::Refused { entry, what } => write!(f, "entry {entry} of the archive {what}"),
             Self::Broken(why) => write!(f, "it is no gzipped tar, or a broken one: {why}"),
             Self::Disk(error) => write!(f, "it cannot be unpacked: {}", error.kind()),
+            Self::Cut => f.write_str("nobody wants it any more"),
         }
     }
 }
@@ -71,19 +74,29 @@ pub fn is_gzip(file: &Path) -> io::Result<bool> {
     Ok(count == 2 && magic == [0x1f, 0x8b])
 }
 
-/// Unpacks `archive` into `folder`, which is empty.
+/// Unpacks `archive` into `folder`, which is empty, until it `is_cut`: a large one takes its time.
 ///
 /// Of an entry's mode only counts whether somebody may execute it: files get 755 or 644, folders 755, whoever owns
 /// them in the archive.
 ///
 /// # Errors
 /// As [`UnpackError`] says.
-pub fn unpack(archive: impl Read, folder: &Path, bounds: Bounds) -> Result<Contents, UnpackError> {
-    unpack_tar(MultiGzDecoder::new(archive), folder, bounds)
+pub fn unpack(
+    archive: impl Read,
+    folder: &Path,
+    bounds: Bounds,
+    is_cut: &dyn Fn() -> bool,
+) -> Result<Contents, UnpackError> {
+    unpack_tar(MultiGzDecoder::new(archive), folder, bounds, is_cut)
 }
 
 /// The same of a tar that is not gzipped.
-fn unpack_tar(tar: impl Read, folder: &Path, bounds: Bounds) -> Result<Contents, UnpackError> {
+fn unpack_tar(
+    tar: impl Read,
+    folder: &Path,
+    bounds: Bounds,
+    is_cut: &dyn Fn() -> bool,
+) -> Result<Contents, UnpackError> {
     let left = Rc::new(Cell::new(0));
     let mut archive = Archive::new(Metered { inner: tar, left: Rc::clone(&left) });
     let mut unpacker = Unpacker {
@@ -92,12 +105,16 @@ fn unpack_tar(tar: impl Read, folder: &Path, bounds: Bounds) -> Result<Contents,
         files: BTreeMap::new(),
         links: BTreeMap::new(),
         bytes_left: bounds.bytes,
+        is_cut,
     };
     let broken = |error: &io::Error| UnpackError::Broken(error.to_string());
     left.set(UNPACKED_HEADER_BYTES_MAX);
     let mut entries = archive.entries().map_err(|e| broken(&e))?;
     let mut number = 0;
     loop {
+        if is_cut() {
+            return Err(UnpackError::Cut);
+        }
         // Long names and other headers are read by the library, which takes their lengths from the archive.
         left.set(UNPACKED_HEADER_BYTES_MAX);
         let Some(entry) = entries.next() else { break };
@@ -112,6 +129,7 @@ fn unpack_tar(tar: impl Read, folder: &Path, bounds: Bounds) -> Result<Contents,
             Wrong::Entry(what) => UnpackError::Refused { entry: number, what },
             Wrong::Read(error) => broken(&error),
             Wrong::Disk(error) => UnpackError::Disk(error),
+            Wrong::Cut => UnpackError::Cut,
         })?;
     }
     unpacker.link().map_err(UnpackError::Disk)?;
@@ -125,6 +143,7 @@ struct Unpacker<'a> {
     files: BTreeMap<String, FileRecord>,
     links: BTreeMap<String, LinkRecord>,
     bytes_left: u64,
+    is_cut: &'a dyn Fn() -> bool,
 }
 
 /// What is wrong with an entry.
@@ -132,6 +151,7 @@ enum Wrong {
     Entry(&'static str),
     Read(io::Error),
     Disk(io::Error),
+    Cut,
 }
 
 impl Unpacker<'_> {
@@ -160,6 +180,7 @@ impl Unpacker<'_> {
                 let target = inner(link_name(entry)?.as_bytes())?;
                 let there = self.files.get(&target).cloned();
                 let there = there.ok_or(Wrong::Entry("links to what is no file before it"))?;
+                self.count(there.bytes)?; // they are compared under each of its names
                 self.make_folder(parent(&path))?;
                 fs::hard_link(self.folder.join(&target), self.folder.join(&path)).map_err(Wrong::Disk)?;
                 self.files.insert(path.clone(), FileRecord { path, ..there });
@@ -191,9 +212,14 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn write<R: Read>(&mut self, entry: &mut Entry<'_, R>, path: String, size: u64) -> Result<(), Wrong> {
+    fn count(&mut self, bytes: u64) -> Result<(), Wrong> {
         self.bytes_left =
-            self.bytes_left.checked_sub(size).ok_or(Wrong::Entry("holds more bytes than all may have"))?;
+            self.bytes_left.checked_sub(bytes).ok_or(Wrong::Entry("holds more bytes than all may have"))?;
+        Ok(())
+    }
+
+    fn write<R: Read>(&mut self, entry: &mut Entry<'_, R>, path: String, size: u64) -> Result<(), Wrong> {
+        self.count(size)?;
         let is_executable = entry.header().mode().map_err(Wrong::Read)? & 0o111 != 0;
         let mode = if is_executable { 0o755 } else { 0o644 };
         self.make_folder(parent(&path))?;
@@ -207,6 +233,10 @@ impl Unpacker<'_> {
         file.set_permissions(Permissions::from_mode(mode)).map_err(Wrong::Disk)?;
         let (mut hash, mut buffer, mut bytes) = (Context::new(&SHA256), vec![0; TRANSFER_BUFFER_BYTES], 0);
         loop {
+            // Here, for the holes of a sparse file are not read from the archive.
+            if (self.is_cut)() {
+                return Err(Wrong::Cut);
+            }
             let count = match entry.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => count,
@@ -246,6 +276,9 @@ fn inner(path: &[u8]) -> Result<String, Wrong> {
             Component::ParentDir => return Err(Wrong::Entry("has `..` in its path")),
             Component::RootDir | Component::Prefix(_) => return Err(Wrong::Entry("has an absolute path")),
         }
+    }
+    if parts.iter().any(|part| part.len() > UNPACKED_NAME_BYTES_MAX) {
+        return Err(Wrong::Entry("has too long a name"));
     }
     if parts.len() > UNPACKED_DEPTH_MAX {
         return Err(Wrong::Entry("lies too deep"));
@@ -314,7 +347,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let outer = std::env::temp_dir().join(format!("rbee-unpack-{}", uuid::Uuid::new_v4()));
     let inner = outer.join("inner");
     fs::create_dir_all(&inner).expect("a folder");
-    let unpacked = unpack_tar(bytes, &inner, Bounds { entries: 64, bytes: 1 << 20 });
+    let unpacked = unpack_tar(bytes, &inner, Bounds { entries: 64, bytes: 1 << 20 }, &|| false);
     assert_eq!(fs::read_dir(&outer).expect("it is there").count(), 1, "nothing is written beside the folder");
     let root = inner.canonicalize().expect("it is there");
     let mut folders = vec![root.clone()];

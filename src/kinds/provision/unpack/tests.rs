@@ -64,7 +64,7 @@ impl Yard {
     }
 
     fn unpack(&self, packed: &[u8], bounds: Bounds) -> Result<Contents, UnpackError> {
-        let unpacked = unpack(packed, &self.inside(), bounds);
+        let unpacked = unpack(packed, &self.inside(), bounds, &|| false);
         let mut names: Vec<_> =
             fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
@@ -191,11 +191,33 @@ fn a_sparse_file_comes_out_with_its_holes_filled_and_they_count() {
 }
 
 #[test]
+fn a_hole_of_gibibytes_is_left_when_nobody_wants_it_any_more() {
+    let source = tempfile::tempdir().unwrap();
+    let path = source.path().join("sparse");
+    File::create(&path).unwrap().set_len(8 << 30).unwrap();
+    let mut tar = Builder::new(Vec::new());
+    tar.append_path_with_name(&path, "sparse").unwrap();
+    let packed = gzip(&tar.into_inner().unwrap());
+    let (yard, asked) = (Yard::new(), Cell::new(0));
+    let is_cut = || asked.replace(asked.get() + 1) == 3;
+    let unpacked = unpack(&packed[..], &yard.inside(), Bounds::default(), &is_cut);
+    assert!(matches!(unpacked, Err(UnpackError::Cut)), "{unpacked:?}");
+    assert!(fs::metadata(yard.inside().join("sparse")).unwrap().len() <= 3 * TRANSFER_BUFFER_BYTES as u64);
+}
+
+#[test]
 fn names_have_bounds_and_are_plain_text() {
     assert_eq!(refused(&[file("a\nb")]), "entry 1 of the archive has a path that is no plain text");
     assert_eq!(refused(&[entry(EntryType::Regular, "./", "", b"")]), "entry 1 of the archive has no name");
     let deep = "d/".repeat(UNPACKED_DEPTH_MAX + 1) + "f";
     assert_eq!(refused(&[file(&deep)]), "entry 1 of the archive lies too deep");
+    let long_name = entry(
+        EntryType::GNULongName,
+        "././@LongLink",
+        "",
+        "x".repeat(UNPACKED_NAME_BYTES_MAX + 1).as_bytes(),
+    );
+    assert_eq!(refused(&[long_name, file("x")]), "entry 1 of the archive has too long a name");
     let long = entry(
         EntryType::GNULongName,
         "././@LongLink",
@@ -214,6 +236,9 @@ fn an_archive_holds_no_more_than_it_may() {
     assert!(unpack(&[file("a"), file("b"), entry(EntryType::Directory, "c", "", b"")]).is_ok());
     let many: Vec<_> = ["a", "b", "c", "d"].map(|name| entry(EntryType::Directory, name, "", b"")).into();
     assert_eq!(unpack(&many).unwrap_err(), "entry 4 of the archive is one too many");
+    // Each name of a file is compared before a launch, so each counts.
+    let linked = [file("a"), file("b"), entry(EntryType::Link, "c", "a", b"")];
+    assert_eq!(unpack(&linked).unwrap_err(), "entry 3 of the archive holds more bytes than all may have");
     let large = [file("a"), file("b"), file("c")];
     assert_eq!(unpack(&large).unwrap_err(), "entry 3 of the archive holds more bytes than all may have");
 }

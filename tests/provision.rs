@@ -723,3 +723,22 @@ fn a_fleet_can_have_its_own_artifacts() {
         .output();
     assert!(checked.unwrap().status.success());
 }
+
+#[test]
+fn the_command_line_tells_the_whole_path_of_a_program_that_is_here_and_runs() {
+    let programs = tempfile::tempdir().unwrap();
+    for (name, text) in [("llama-server", "echo version: 5000"), ("vllm", "exit 1")] {
+        let path = programs.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", programs.path().display());
+    let hive = Hive::builder().env("PATH", &path).start();
+    let done = cli(&hive, &["provision", "llama-server"]);
+    let out = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(out, format!("{}\n", programs.path().join("llama-server").display()));
+    let done = cli(&hive, &["provision", "vllm"]);
+    let err = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{err}");
+    assert!(err.contains("does not tell its version"), "{err}");
+}

@@ -1,12 +1,13 @@
 //! `POST /v1/workers/provision` and `DELETE /v1/workers/kinds`: what is installed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::error;
 use serde_json::json;
 
 use crate::api::{Message, Progress, ProvisionResponse};
-use crate::http::{Answer, ApiError, Code, Pull, Request, Source, Ticket};
+use crate::http::{Answer, ApiError, Body, Code, Pull, Request, Source, Ticket};
 use crate::kinds::provision::{KindName, Present, Provision, ProvisionError, Refused, Stage, Wish};
 use crate::kinds::{Kind, find_program, listing};
 use crate::limits::VERSION_DEADLINE;
@@ -22,10 +23,9 @@ pub(super) fn provision(api: &Api, request: &Request) -> Result<Reply, ApiError>
     let accepted = request.head.header("Accept");
     let wants_stream = accepted.is_some_and(|accepted| accepted.contains("text/event-stream"));
     let provision = match api.provisions.present(&wish) {
-        Present::Here(kind) if wants_stream => return Ok(Reply::Stream(Box::new(Here(kind)))),
         Present::Here(kind) => {
             let versions = api.versions.clone();
-            let answer = move |ticket| check(&versions, &kind, None, ticket);
+            let answer = move |ticket| check(&versions, &kind, None, wants_stream, ticket);
             return Ok(Reply::Later(Box::new(answer)));
         }
         Present::NotOurs => {
@@ -45,7 +45,9 @@ pub(super) fn provision(api: &Api, request: &Request) -> Result<Reply, ApiError>
     Ok(Reply::Later(Box::new(move |ticket| {
         let name = provision.wish().kind.clone();
         provision.at_end(move |outcome| match (outcome, kinds.get().get(name.as_str())) {
-            (Ok(install), Some(kind)) => check(&versions, kind, Some(&install.record().version), ticket),
+            (Ok(install), Some(kind)) => {
+                check(&versions, kind, Some(&install.record().version), false, ticket);
+            }
             (Ok(_), None) => ticket.error(ApiError::new(Code::KindNotInstalled, "it was removed again")),
             (Err(why), _) => ticket.error(refusal(why)),
         });
@@ -82,8 +84,9 @@ fn parsed<T: std::str::FromStr<Err = &'static str>>(field: &str, text: &str) -> 
 }
 
 /// Answers where the program of `kind` is, once it has told its version. One that was here already and does not tell
-/// it is none; one that has been `installed` just now is named by the version that was fetched.
-fn check(versions: &Versions, kind: &Kind, installed: Option<&str>, ticket: Ticket) {
+/// it is none; one that has been `installed` just now is named by the version that was fetched. Who accepts a stream is
+/// told no more than its end.
+fn check(versions: &Versions, kind: &Kind, installed: Option<&str>, wants_stream: bool, ticket: Ticket) {
     let Some(path) = find_program(kind) else {
         return ticket.error(ApiError::new(Code::KindNotInstalled, "the kind's program is gone again"));
     };
@@ -107,7 +110,14 @@ fn check(versions: &Versions, kind: &Kind, installed: Option<&str>, ticket: Tick
                 (told.or(Some(fetched)), message)
             }
         };
-        ticket.answer(Answer::json(200, &ProvisionResponse { kind: name, path, version, message }));
+        ticket.answer(if wants_stream {
+            let mut events = Vec::new();
+            tell(&mut events, &Progress::Complete { local_path: path });
+            done(&mut events);
+            Answer::bytes(200, "text/event-stream", Body::Owned(events))
+        } else {
+            Answer::json(200, &ProvisionResponse { kind: name, path, version, message })
+        });
     });
 }
 
@@ -150,6 +160,10 @@ struct ProvisionStream {
 }
 
 impl ProvisionStream {
+    fn program(&self) -> Option<PathBuf> {
+        find_program(self.kinds.get().get(self.provision.wish().kind.as_str())?)
+    }
+
     fn wire(&self, stage: &Stage) -> Progress {
         match stage {
             Stage::Downloading { bytes, total_bytes, bytes_per_second, attempt } => Progress::Downloading {
@@ -163,8 +177,8 @@ impl ProvisionStream {
             Stage::Ended(Err(why)) => {
                 Progress::Error { code: code(why).wire().1.to_owned(), message: why.to_string() }
             }
-            Stage::Ended(Ok(_)) => match self.kinds.get().get(self.provision.wish().kind.as_str()) {
-                Some(kind) => complete(kind),
+            Stage::Ended(Ok(_)) => match self.program() {
+                Some(path) => Progress::Complete { local_path: path.to_string_lossy().into_owned() },
                 None => Progress::Error {
                     code: Code::KindNotInstalled.wire().1.to_owned(),
                     message: "it was removed again".to_owned(),
@@ -183,20 +197,6 @@ impl Source for ProvisionStream {
         }
         if matches!(stage, Stage::Ended(_)) { done(out) } else { Pull::Wait }
     }
-}
-
-/// Tells who accepts a stream that the kind is here already.
-struct Here(Arc<Kind>);
-
-impl Source for Here {
-    fn pull(&mut self, out: &mut Vec<u8>, _room: usize) -> Pull {
-        tell(out, &complete(&self.0));
-        done(out)
-    }
-}
-
-fn complete(kind: &Kind) -> Progress {
-    Progress::Complete { local_path: kind.program.to_string_lossy().into_owned() }
 }
 
 fn tell(out: &mut Vec<u8>, progress: &Progress) {

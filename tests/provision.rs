@@ -724,6 +724,130 @@ fn a_fleet_can_have_its_own_artifacts() {
     assert!(checked.unwrap().status.success());
 }
 
+/// A hive that has installed `tiny` and was stopped, and the name of the install's folder.
+fn stopped_with_tiny(server: &Server) -> (Hive, String) {
+    server.publish("tiny", "1.0", &kind_of("tiny", "1.0"));
+    let mut hive = server.hive().start();
+    assert_eq!(provision(&hive, json!({"kind": "tiny", "version": "1.0"})).status, 200);
+    hive.signal(15);
+    hive.wait_exit();
+    let name = versions(&hive, "tiny").remove(0);
+    (hive, name)
+}
+
+#[test]
+fn what_somebody_else_put_beside_the_installs_is_left_alone() {
+    let (hive, _) = stopped_with_tiny(&Server::start());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let kinds = kinds_folder(&hive);
+    let theirs = ["my-kind.json", ".hidden", "Notes/todo", "tiny/README", "tiny/.notes", "new/1.0/engine"];
+    let theirs = theirs.map(|path| kinds.join(path)).into_iter();
+    let theirs: Vec<_> = theirs.chain([elsewhere.path().join("1.0-0123abcd/engine")]).collect();
+    let hex = "0123456789abcdef".repeat(2);
+    let ours =
+        [format!(".new-{hex}/files/x"), format!(".old-{hex}/x"), "tiny/0.9-0123abcd/files/x".to_owned()];
+    let ours = ours.map(|path| kinds.join(path));
+    for file in theirs.iter().chain(&ours) {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "of worth").unwrap();
+    }
+    // Through these nothing is removed either.
+    std::os::unix::fs::symlink(elsewhere.path(), kinds.join("linked")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), kinds.join("tiny/0.8-0123abcd")).unwrap();
+    let hive = hive.restart(Hive::builder());
+    eventually("what is ours is removed", || {
+        !ours.iter().any(|path| path.exists()) && !kinds.join("tiny/0.8-0123abcd").is_symlink()
+    });
+    for file in &theirs {
+        assert!(file.exists(), "{}", file.display());
+    }
+    assert_eq!(provision(&hive, json!({"kind": "tiny"})).status, 200, "what counts is still there");
+}
+
+#[test]
+fn an_install_that_leads_out_of_its_folder_is_none_and_is_not_removed() {
+    let leads: [fn(&Path, &Path, &str); 3] = [
+        |home, elsewhere, name| {
+            std::fs::rename(home, elsewhere.join("tiny")).unwrap();
+            std::os::unix::fs::symlink(elsewhere.join("tiny"), home).unwrap();
+            assert!(home.join(name).exists());
+        },
+        |home, elsewhere, name| {
+            std::fs::rename(home.join(name), elsewhere.join(name)).unwrap();
+            std::fs::remove_file(home.join("current")).unwrap();
+            std::os::unix::fs::symlink(elsewhere.join(name), home.join("current")).unwrap();
+        },
+        |home, elsewhere, name| {
+            std::fs::rename(home.join(name), elsewhere.join(name)).unwrap();
+            std::fs::remove_file(home.join("current")).unwrap();
+            let up = Path::new("../../..").join(elsewhere.file_name().unwrap()).join(name);
+            std::os::unix::fs::symlink(up, home.join("current")).unwrap();
+            assert!(home.join("current/install.json").exists());
+        },
+    ];
+    for (number, lead) in leads.into_iter().enumerate() {
+        let server = Server::start();
+        let (hive, name) = stopped_with_tiny(&server);
+        let elsewhere = hive.folder.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        lead(&kinds_folder(&hive).join("tiny"), &elsewhere, &name);
+        let hive = hive.restart(server.hive());
+        assert!(listed(&hive, "tiny").is_none(), "{number}");
+        assert!(hive.log().contains("leads to no install in its own folder"), "{}", hive.log());
+        let reply = provision(&hive, json!({"kind": "tiny", "version": "1.0"}));
+        if number == 0 {
+            // Where others may have their own, nothing is installed.
+            assert_eq!((reply.status, reply.code().as_str()), (500, "INTERNAL"), "{}", reply.text);
+            assert_eq!(names(&elsewhere.join("tiny")), [name.as_str(), "current"]);
+        } else {
+            assert_eq!(reply.status, 200, "{}", reply.text);
+            hive.delete("/v1/workers/kinds?kind=tiny");
+            eventually("what was installed anew is removed", || names(&kinds_folder(&hive)).is_empty());
+            assert!(elsewhere.join(&name).join("install.json").exists());
+        }
+    }
+}
+
+#[test]
+fn a_record_that_names_what_is_not_in_its_folder_is_none() {
+    let (mut hive, name) = stopped_with_tiny(&Server::start());
+    let file = kinds_folder(&hive).join("tiny").join(name).join("install.json");
+    let record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let edits: [fn(&mut Value); 4] = [
+        |record| record["entry"] = json!("../../../../../kind-0.json"),
+        |record| record["files"][0]["path"] = json!("/etc/passwd"),
+        |record| record["files"][0]["path"] = json!("k/../../x"),
+        |record| record["files"] = json!([]),
+    ];
+    for edit in edits {
+        let mut edited = record.clone();
+        edit(&mut edited);
+        std::fs::write(&file, edited.to_string()).unwrap();
+        hive = hive.restart(Hive::builder());
+        assert!(listed(&hive, "tiny").is_none(), "{edited}");
+        assert!(hive.log().contains("its record names what cannot be in it"), "{}", hive.log());
+        hive.signal(15);
+        hive.wait_exit();
+    }
+}
+
+#[test]
+fn what_an_operator_did_to_the_folder_is_told_and_no_trap() {
+    let server = Server::start();
+    server.publish("tiny", "latest", &kind_of("tiny", "1.0"));
+    let hive = server.hive().start();
+    let home = kinds_folder(&hive).join("tiny");
+    std::fs::create_dir_all(home.join("current")).unwrap();
+    let message = refused(&hive, json!({"kind": "tiny"}), 500, "INTERNAL");
+    assert_eq!(message, "the data directory cannot be written: is a directory");
+    assert_eq!(names(&home), ["current"], "nothing is left of it");
+    std::fs::remove_dir(home.join("current")).unwrap();
+    assert_eq!(provision(&hive, json!({"kind": "tiny"})).status, 200);
+    std::fs::remove_dir_all(&home).unwrap();
+    assert_eq!(hive.delete("/v1/workers/kinds?kind=tiny").status, 202, "it has gone already");
+    assert!(listed(&hive, "tiny").is_none());
+}
+
 #[test]
 fn the_command_line_tells_the_whole_path_of_a_program_that_is_here_and_runs() {
     let programs = tempfile::tempdir().unwrap();

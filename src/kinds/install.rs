@@ -117,6 +117,11 @@ impl Record {
                 record.format
             ));
         }
+        let links = record.links.iter().map(|link| &link.path);
+        let is_within = record.files.iter().map(|file| &file.path).chain(links).all(|path| is_plain(path));
+        if !is_within || !record.files.iter().any(|file| file.path == record.entry) {
+            return Err("its record names what cannot be in it".to_owned());
+        }
         Ok(record)
     }
 }
@@ -192,7 +197,6 @@ impl Install {
         // A relative path was joined already; a bare name would be looked for on PATH.
         let program = root.join(&kind.program);
         let within = program.strip_prefix(&root).ok().and_then(Path::to_str);
-        let is_plain = |path: &str| path.split('/').all(|part| !matches!(part, "" | "." | ".."));
         if !within.is_some_and(is_plain) {
             return Err(Mistake::new("program", "must be a path in the archive, without `..`"));
         }
@@ -238,6 +242,11 @@ impl Install {
         *seen = now;
         Ok(())
     }
+}
+
+/// Whether a path leads down from a folder, and stays there.
+fn is_plain(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 impl Stamp {

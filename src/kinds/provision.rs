@@ -334,11 +334,12 @@ impl Provisions {
     ) -> io::Result<(Joined, Self)> {
         // Bounded by `active`.
         let (jobs, inbox) = crossbeam_channel::unbounded();
+        let leftovers = shelf.leftovers(); // before anybody uses, or removes, what is there
         let (active, cut, changed) = (Mutex::new(Some(Vec::new())), Cut::default(), Box::new(changed));
         let provisions = Self(Arc::new(Shared { shelf, artifacts, jobs, active, cut, changed }));
         let (shared, stopped) = (Arc::clone(&provisions.0), provisions.clone());
         let body = move || {
-            shared.shelf.tidy();
+            shared.shelf.tidy(&leftovers);
             loop {
                 crossbeam_channel::select! {
                     recv(inbox) -> job => match job {

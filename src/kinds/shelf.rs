@@ -83,7 +83,11 @@ impl Shelf {
         let folder = data_dir.join("kinds");
         let installed = entries(&folder).filter(|(name, _)| is_kind_name(name)).filter_map(|(name, path)| {
             let there = fs::read_link(path.join(CURRENT)).ok()?;
-            let installed = read(&name, path.join(there), remover.clone());
+            // What lies elsewhere is not ours to use, and least of all to remove.
+            let there = there.to_str().filter(|there| is_install_name(there) && is_folder(&path));
+            let installed = there
+                .ok_or_else(|| "its `current` leads to no install in its own folder".to_owned())
+                .and_then(|there| read(&name, path.join(there), remover.clone()));
             installed.map_err(|why| warn!("an installed kind is left out kind={name} reason={why:?}")).ok()
         });
         let state = State { installed: installed.collect(), given, named: named.into_iter().collect() };
@@ -96,23 +100,37 @@ impl Shelf {
         &self.kinds
     }
 
-    /// Takes what an earlier run left: what it was making, and what it did not use any more.
-    pub fn tidy(&self) {
-        let state = self.state();
-        for (name, path) in entries(&self.folder) {
-            if !is_kind_name(&name) {
-                remove(&path);
+    /// What an earlier run left: what it was making, and what it did not use any more. To be asked before anything is
+    /// installed or removed; what does not bear a name of ours is somebody else's.
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let mut leftovers = Vec::new();
+        for (name, home) in entries(&self.folder) {
+            if is_draft_name(&name) {
+                leftovers.push(home);
                 continue;
             }
-            let current = fs::read_link(path.join(CURRENT)).ok();
-            for (version, path) in entries(&path) {
-                if version != CURRENT && current.as_deref() != Some(Path::new(&version)) {
-                    remove(&path);
-                }
+            if !is_kind_name(&name) || !is_folder(&home) {
+                continue;
             }
-            let _ = fs::remove_dir(&path); // if it is empty
+            let current = match fs::read_link(home.join(CURRENT)) {
+                Ok(current) => Some(current),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(_) => continue, // which one counts is not known
+            };
+            leftovers.extend(entries(&home).filter_map(|(name, path)| {
+                let is_ours = is_install_name(name.strip_prefix('.').unwrap_or(&name));
+                (is_ours && current.as_deref() != Some(Path::new(&name))).then_some(path)
+            }));
         }
-        drop(state);
+        leftovers
+    }
+
+    /// Removes the `leftovers`, which may take a while.
+    pub fn tidy(&self, leftovers: &[PathBuf]) {
+        leftovers.iter().for_each(|path| remove(path));
+        for (_, home) in entries(&self.folder).filter(|(name, _)| is_kind_name(name)) {
+            let _ = fs::remove_dir(home); // if it is empty
+        }
     }
 
     /// Puts other kinds in the place of those that were given.
@@ -168,19 +186,22 @@ impl Shelf {
         // All files at once: one by one would wait for the disk as often as there are files.
         rustix::fs::syncfs(&file).map_err(io::Error::from)?;
 
-        let mut state = self.state();
         let home = self.folder.join(kind);
         make_folder(&home)?;
+        if !is_folder(&home) {
+            return Err(io::Error::from(ErrorKind::NotADirectory).into());
+        }
         let name = format!("{version}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let folder = home.join(&name);
         fs::rename(draft.path(), &folder)?;
         let placed = Draft(folder.clone());
         let installed = read(kind, folder, self.remover.clone()).map_err(io::Error::other)?;
-        let link = home.join(format!(".{name}"));
-        symlink(&name, &link)?;
+        let link = Draft(home.join(format!(".{name}")));
+        symlink(&name, link.path())?;
         // Before the link is seen, what it leads to must be.
         sync(&home)?;
-        fs::rename(&link, home.join(CURRENT))?;
+        let mut state = self.state();
+        fs::rename(link.path(), home.join(CURRENT))?;
         std::mem::forget(placed);
         if let Err(error) = sync(&home).and_then(|()| sync(&self.folder)) {
             warn!("an installed kind may be the old one after a power cut kind={kind} error={error}");
@@ -205,7 +226,8 @@ impl Shelf {
         let home = self.folder.join(kind);
         match fs::remove_file(home.join(CURRENT)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => sync(&home)?,
+            Err(_) => {} // somebody was faster
+            Ok(()) => sync(&home)?,
         }
         state.installed.remove(at);
         self.publish(&state);
@@ -271,6 +293,27 @@ fn read(kind: &str, folder: PathBuf, remover: Option<Sender<PathBuf>>) -> Result
     let manifest = Install::new(record.clone(), folder.clone(), None).manifest();
     let manifest = manifest.map_err(|mistake| format!("its kind.json: {mistake}"))?;
     Ok(Installed { install: Arc::new(Install::new(record, folder, remover)), manifest })
+}
+
+/// Whether it is how an install is named: by its version and 8 hex digits.
+fn is_install_name(name: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(version, random)| {
+        !version.starts_with('.') && !version.contains('/') && is_random(random, 8)
+    })
+}
+
+/// Whether it is how something is named that is being made, or removed.
+fn is_draft_name(name: &str) -> bool {
+    name.strip_prefix(".new-").or_else(|| name.strip_prefix(".old-")).is_some_and(|rest| is_random(rest, 32))
+}
+
+fn is_random(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A link to one is none.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| there.is_dir())
 }
 
 /// The entries of a folder by name; none if it cannot be read.

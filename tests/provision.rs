@@ -866,3 +866,31 @@ fn the_command_line_tells_the_whole_path_of_a_program_that_is_here_and_runs() {
     assert_eq!(done.status.code(), Some(1), "{err}");
     assert!(err.contains("does not tell its version"), "{err}");
 }
+
+/// What was written just now is not read again before the first launch.
+#[test]
+fn a_spawn_after_an_installation_reads_no_files_again() {
+    let server = Server::start();
+    let manifest = json!({"kind": "tiny", "protocol": "native", "program": "./run", "backends": ["cpu"],
+        "args": ["worker"]});
+    let program = format!("#!/bin/sh\nexec {MOCK} \"$@\"\n");
+    let zeros = vec![0; 64 << 20];
+    let manifest = manifest.to_string();
+    let files: [(&str, u32, &[u8]); 3] = [
+        ("kind.json", 0o644, manifest.as_bytes()),
+        ("run", 0o755, program.as_bytes()),
+        ("zeros", 0o644, &zeros),
+    ];
+    server.publish("tiny", "latest", &pack(&files));
+    let hive = server.hive().start();
+    assert_eq!(provision(&hive, json!({"kind": "tiny"})).status, 200);
+    let bytes_read = || {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", hive.pid())).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok()).unwrap()
+    };
+    let before = bytes_read();
+    let id = hive.spawn("tiny", "");
+    hive.wait_state(&id, "ready");
+    let read = bytes_read() - before;
+    assert!(read < 32 << 20, "{read} bytes were read");
+}

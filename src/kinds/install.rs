@@ -217,15 +217,36 @@ impl Install {
     /// # Errors
     /// The first that is another one, is gone, or may be written by others.
     pub fn verify(&self) -> Result<(), Damaged> {
+        self.compare(false)
+    }
+
+    /// Takes the files for what was installed as they are now: for who has just written them.
+    ///
+    /// # Errors
+    /// As [`Self::verify`], as far as that is seen without reading them.
+    pub fn believe(&self) -> Result<(), Damaged> {
+        self.compare(true)
+    }
+
+    /// As [`Self::verify`], but no more than a look: where all would have to be read, or somebody does so now, it is
+    /// left to the launch.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn glance(&self) -> Result<(), Damaged> {
+        let is_long = self.seen.try_lock().map_or(true, |seen| seen.is_empty());
+        if is_long { Ok(()) } else { self.verify() }
+    }
+
+    fn compare(&self, is_believed: bool) -> Result<(), Damaged> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::take(&mut *seen);
         let files = self.folder.join(FILES);
         let mut now = Vec::with_capacity(self.record.files.len());
         for (at, file) in self.record.files.iter().enumerate() {
             let damaged = |what: String| Damaged { path: file.path.clone(), what };
             let path = files.join(&file.path);
             let stamp = Stamp::of(&path, file.bytes).map_err(damaged)?;
-            if before.get(at) != Some(&stamp) {
+            if !is_believed && seen.get(at) != Some(&stamp) {
                 let sha256 = sha256_of(&path).map_err(|error| damaged(error.to_string()))?;
                 if sha256 != file.sha256 {
                     return Err(damaged("has other bytes than were installed".to_owned()));
@@ -298,5 +319,29 @@ impl Drop for Install {
             // At the end of the hive nobody listens any more: the next one tidies up.
             let _ = remover.send(std::mem::take(&mut self.folder));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glance_reads_nothing_that_was_never_compared_and_sees_what_changed_since() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILES).join("tiny");
+        fs::create_dir(folder.path().join(FILES)).unwrap();
+        fs::write(&path, "what was installed").unwrap();
+        let file = FileRecord { path: "tiny".into(), bytes: 18, sha256: sha256_of(&path).unwrap() };
+        let record = Record::new("tiny", "1.0", &[0; 32]).of_program(file);
+        let install = || Install::new(record.clone(), folder.path().to_owned(), None);
+        let (unread, read) = (install(), install());
+        read.verify().unwrap();
+        fs::write(&path, "what was NOT so it").unwrap();
+        assert!(unread.glance().is_ok() && unread.verify().is_err());
+        // As often as it is asked.
+        assert!(read.glance().is_err() && read.glance().is_err());
+        fs::write(&path, "what was installed").unwrap();
+        assert!(read.glance().is_ok() && unread.verify().is_ok());
     }
 }

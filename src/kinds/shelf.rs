@@ -196,6 +196,7 @@ impl Shelf {
         fs::rename(draft.path(), &folder)?;
         let placed = Draft(folder.clone());
         let installed = read(kind, folder, self.remover.clone()).map_err(io::Error::other)?;
+        installed.install.believe().map_err(|damaged| io::Error::other(damaged.to_string()))?;
         let link = Draft(home.join(format!(".{name}")));
         symlink(&name, link.path())?;
         // Before the link is seen, what it leads to must be.

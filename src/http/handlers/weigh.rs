@@ -263,7 +263,7 @@ fn kind_for(api: &Api, format: Format) -> Result<Arc<Kind>, ApiError> {
 
 /// The kind, if its program is what was installed, where the hive did that.
 fn sound(kind: &Arc<Kind>) -> Result<Arc<Kind>, ApiError> {
-    let Some(Err(damaged)) = kind.install.as_ref().map(|install| install.verify()) else {
+    let Some(Err(damaged)) = kind.install.as_ref().map(|install| install.glance()) else {
         return Ok(Arc::clone(kind));
     };
     error!("an installed kind is damaged kind={} file={damaged:?}", kind.name);

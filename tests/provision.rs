@@ -894,3 +894,48 @@ fn a_spawn_after_an_installation_reads_no_files_again() {
     let read = bytes_read() - before;
     assert!(read < 32 << 20, "{read} bytes were read");
 }
+
+/// Two versions, removals, spawns and SIGHUPs, all at once and again and again.
+#[test]
+fn installing_removing_and_launching_at_once_leaves_one_or_none_and_whole() {
+    let server = Server::start();
+    for version in ["1.0", "2.0"] {
+        server.publish("tiny", version, &kind_of("tiny", version));
+    }
+    let hive = server.hive().ports(40).start();
+    let hive = &hive;
+    let again = |what: &dyn Fn() -> u16, good: &[u16]| {
+        for _ in 0..30 {
+            let status = what();
+            assert!(good.contains(&status), "{status}\n{}", hive.log());
+        }
+    };
+    std::thread::scope(|scope| {
+        for version in ["1.0", "2.0"] {
+            let ask = move || provision(hive, json!({"kind": "tiny", "version": version})).status;
+            // 409: somebody removed it at once.
+            scope.spawn(move || again(&ask, &[200, 409]));
+        }
+        scope.spawn(move || again(&|| hive.delete("/v1/workers/kinds?kind=tiny").status, &[202, 404]));
+        scope.spawn(|| {
+            let body = json!({"model_ref": hive.model_ref(), "kind": "tiny"});
+            let spawn = || {
+                hive.signal(1);
+                let reply = hive.post("/v1/workers/spawn", &body);
+                if reply.status == 201 || reply.status == 202 || reply.status == 200 {
+                    let id = reply.json()["worker_id"].as_str().unwrap().to_owned();
+                    hive.delete(&format!("/v1/workers/{id}?force=true"));
+                    return 200;
+                }
+                reply.status
+            };
+            again(&spawn, &[200, 404, 409]);
+        });
+    });
+    eventually("all workers are gone", || hive.processes().is_empty());
+    let is_there = listed(hive, "tiny").is_some();
+    eventually("what nobody uses is removed", || versions(hive, "tiny").len() == usize::from(is_there));
+    assert!(names(&kinds_folder(hive)).iter().all(|name| name == "tiny"));
+    assert!(!hive.log().contains("damaged") && !hive.log().contains("panic"), "{}", hive.log());
+    assert_eq!(provision(hive, json!({"kind": "tiny"})).status, if is_there { 200 } else { 404 });
+}

@@ -207,7 +207,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let (exits_thread, exits) = exits::start(owner.clone(), tell(&inbox))?;
     let (worker_io_thread, worker_io) =
         worker_io::start(worker_io::Config { host: worker_host, logs: Arc::clone(&logs) }, tell(&inbox))?;
-    let render = render(worker_host, urls.for_workers);
+    let hub_cut = Cut::default();
+    let render = render(worker_host, urls.for_workers, hub_cut.clone());
     let launch_config = launch::Config { host: worker_host, owner, logs: Arc::clone(&logs), descriptors };
     let (launch_thread, launch) = launch::start(launch_config, render, exits.clone(), tell(&inbox))?;
     let (follow_thread, followers) = follow::start(Arc::clone(&logs))?;
@@ -228,7 +229,6 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
 
     let streams = Arc::new(OnceLock::<StreamWaker>::new());
     let hub = Hub::new(config.hub);
-    let hub_cut = Cut::default();
     let teller =
         Teller { inbox: inbox.clone(), picture: Arc::clone(&picture), streams: Arc::clone(&streams) };
     let (download_threads, downloads) = Downloads::start(&config.model_dir, hub.clone(), Arc::new(teller))?;
@@ -543,13 +543,16 @@ fn heartbeat(
     }
 }
 
-fn render(host: IpAddr, hive_url: String) -> launch::Render {
+fn render(host: IpAddr, hive_url: String, cut: Cut) -> launch::Render {
     let host = host.to_string();
     Box::new(move |job: &LaunchJob| {
         let plan = &job.plan;
         let program = find_program(&plan.kind).ok_or("the kind's program is not on this machine any more")?;
         if let Some(install) = &plan.kind.install {
-            install.verify().map_err(|damaged| {
+            install.verify(&cut).map_err(|damaged| {
+                if cut.is_cut() {
+                    return "the hive ends";
+                }
                 error!("an installed kind is damaged kind={} file={damaged:?}", plan.kind.name);
                 "what is installed of its kind is damaged; provision it again"
             })?;

@@ -15,6 +15,7 @@ use super::manifest::{self, Mistake};
 use super::{Kind, is_executable};
 use crate::id::hex;
 use crate::limits::{INSTALL_RECORD_BYTES_MAX, TRANSFER_BUFFER_BYTES};
+use crate::net::Cut;
 
 /// The record's name in an install's folder.
 pub const RECORD: &str = "install.json";
@@ -212,20 +213,20 @@ impl Install {
     }
 
     /// Compares all files with what was installed. Reads those that changed since the last time; where nothing did,
-    /// it costs a look at each.
+    /// it costs a look at each. Reading takes long where there is much: it ends with `cut`.
     ///
     /// # Errors
-    /// The first that is another one, is gone, or may be written by others.
-    pub fn verify(&self) -> Result<(), Damaged> {
-        self.compare(false)
+    /// The first that is another one, is gone, may be written by others, or was not read to its end.
+    pub(crate) fn verify(&self, cut: &Cut) -> Result<(), Damaged> {
+        self.compare(Some(cut))
     }
 
     /// Takes the files for what was installed as they are now: for who has just written them.
     ///
     /// # Errors
     /// As [`Self::verify`], as far as that is seen without reading them.
-    pub fn believe(&self) -> Result<(), Damaged> {
-        self.compare(true)
+    pub(crate) fn believe(&self) -> Result<(), Damaged> {
+        self.compare(None)
     }
 
     /// As [`Self::verify`], but no more than a look: where all would have to be read, or somebody does so now, it is
@@ -233,12 +234,13 @@ impl Install {
     ///
     /// # Errors
     /// As [`Self::verify`].
-    pub fn glance(&self) -> Result<(), Damaged> {
+    pub(crate) fn glance(&self, cut: &Cut) -> Result<(), Damaged> {
         let is_long = self.seen.try_lock().map_or(true, |seen| seen.is_empty());
-        if is_long { Ok(()) } else { self.verify() }
+        if is_long { Ok(()) } else { self.verify(cut) }
     }
 
-    fn compare(&self, is_believed: bool) -> Result<(), Damaged> {
+    /// Without a `cut` nothing is read.
+    fn compare(&self, cut: Option<&Cut>) -> Result<(), Damaged> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.folder.join(FILES);
         let mut now = Vec::with_capacity(self.record.files.len());
@@ -246,8 +248,11 @@ impl Install {
             let damaged = |what: String| Damaged { path: file.path.clone(), what };
             let path = files.join(&file.path);
             let stamp = Stamp::of(&path, file.bytes).map_err(damaged)?;
-            if !is_believed && seen.get(at) != Some(&stamp) {
-                let sha256 = sha256_of(&path).map_err(|error| damaged(error.to_string()))?;
+            if let Some(cut) = cut
+                && seen.get(at) != Some(&stamp)
+            {
+                let bytes = File::open(&path).map(|file| UntilCut { file, cut });
+                let sha256 = bytes.and_then(sha256_of_bytes).map_err(|error| damaged(error.to_string()))?;
                 if sha256 != file.sha256 {
                     return Err(damaged("has other bytes than were installed".to_owned()));
                 }
@@ -262,6 +267,18 @@ impl Install {
         }
         *seen = now;
         Ok(())
+    }
+}
+
+/// A file, read until the hive ends.
+struct UntilCut<'a> {
+    file: File,
+    cut: &'a Cut,
+}
+
+impl io::Read for UntilCut<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cut.is_cut() { Err(io::Error::other("the hive ends")) } else { self.file.read(buffer) }
     }
 }
 
@@ -287,7 +304,11 @@ impl Stamp {
 
 /// SHA-256 of a file's bytes, in lower-case hex.
 pub fn sha256_of(path: &Path) -> io::Result<String> {
-    let (mut file, mut hash) = (File::open(path)?, Context::new(&SHA256));
+    sha256_of_bytes(File::open(path)?)
+}
+
+fn sha256_of_bytes(mut file: impl io::Read) -> io::Result<String> {
+    let mut hash = Context::new(&SHA256);
     let mut buffer = vec![0; TRANSFER_BUFFER_BYTES];
     loop {
         match file.read(&mut buffer) {
@@ -335,13 +356,26 @@ mod tests {
         let file = FileRecord { path: "tiny".into(), bytes: 18, sha256: sha256_of(&path).unwrap() };
         let record = Record::new("tiny", "1.0", &[0; 32]).of_program(file);
         let install = || Install::new(record.clone(), folder.path().to_owned(), None);
-        let (unread, read) = (install(), install());
-        read.verify().unwrap();
+        let (unread, read, on) = (install(), install(), Cut::default());
+        read.verify(&on).unwrap();
         fs::write(&path, "what was NOT so it").unwrap();
-        assert!(unread.glance().is_ok() && unread.verify().is_err());
+        assert!(unread.glance(&on).is_ok() && unread.verify(&on).is_err());
         // As often as it is asked.
-        assert!(read.glance().is_err() && read.glance().is_err());
+        assert!(read.glance(&on).is_err() && read.glance(&on).is_err());
         fs::write(&path, "what was installed").unwrap();
-        assert!(read.glance().is_ok() && unread.verify().is_ok());
+        assert!(read.glance(&on).is_ok() && unread.verify(&on).is_ok());
+    }
+
+    #[test]
+    fn the_end_of_the_hive_ends_the_reading_of_what_is_installed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILES).join("tiny");
+        fs::create_dir(folder.path().join(FILES)).unwrap();
+        File::create(&path).unwrap().set_len(1 << 40).unwrap(); // reading it would take an hour
+        let file = FileRecord { path: "tiny".into(), bytes: 1 << 40, sha256: "0".repeat(64) };
+        let record = Record::new("tiny", "1.0", &[0; 32]).of_program(file);
+        let (install, cut) = (Install::new(record, folder.path().to_owned(), None), Cut::default());
+        cut.cut();
+        assert_eq!(install.verify(&cut).unwrap_err().to_string(), "tiny: the hive ends");
     }
 }

@@ -373,9 +373,10 @@ impl Provisions {
             *version.as_str() == record.version && (version.as_str() != LATEST || wish.sha256.is_some())
         });
         let is_digest = wish.sha256.is_none_or(|sha256| sha256.to_string() == record.sha256);
-        match install.verify() {
+        match install.verify(&self.0.cut) {
             Ok(()) if is_version && is_digest => Present::Here(Arc::clone(kind)),
             Ok(()) => Present::Absent,
+            Err(_) if self.0.cut.is_cut() => Present::Absent, // nor will it be fetched
             Err(damaged) => {
                 warn!("an installed kind is damaged and fetched anew kind={} file={damaged:?}", record.kind);
                 Present::Absent

@@ -241,7 +241,7 @@ fn named_kind(api: &Api, name: &str) -> Result<Arc<Kind>, ApiError> {
     if find_program(kind).is_none() {
         return Err(not_installed(&kind.name));
     }
-    sound(kind)
+    sound(api, kind)
 }
 
 /// A GGUF takes llama-server, safetensors vllm, else the only kind whose program is there.
@@ -252,18 +252,18 @@ fn kind_for(api: &Api, format: Format) -> Result<Arc<Kind>, ApiError> {
     };
     let kinds = api.kinds.get();
     if let Some(kind) = kinds.get(usual).filter(|kind| find_program(kind).is_some()) {
-        return sound(kind);
+        return sound(api, kind);
     }
     let mut there = kinds.iter().filter(|entry| find_program(&entry.kind).is_some());
     match (there.next(), there.next()) {
-        (Some(only), None) => sound(&only.kind),
+        (Some(only), None) => sound(api, &only.kind),
         _ => Err(not_installed(usual)),
     }
 }
 
 /// The kind, if its program is what was installed, where the hive did that.
-fn sound(kind: &Arc<Kind>) -> Result<Arc<Kind>, ApiError> {
-    let Some(Err(damaged)) = kind.install.as_ref().map(|install| install.glance()) else {
+fn sound(api: &Api, kind: &Arc<Kind>) -> Result<Arc<Kind>, ApiError> {
+    let Some(Err(damaged)) = kind.install.as_ref().map(|install| install.glance(&api.hub_cut)) else {
         return Ok(Arc::clone(kind));
     };
     error!("an installed kind is damaged kind={} file={damaged:?}", kind.name);

@@ -67,7 +67,8 @@ impl Shared {
     /// What is installed, if it is that artifact, whole.
     fn has(&self, kind: &str, sha256: Sha256) -> Option<Arc<Install>> {
         let install = self.shelf.installed(kind)?;
-        (install.record().sha256 == sha256.to_string() && install.verify().is_ok()).then_some(install)
+        (install.record().sha256 == sha256.to_string() && install.verify(&self.cut).is_ok())
+            .then_some(install)
     }
 
     /// The checksum that stands beside the artifact.

@@ -166,6 +166,8 @@ pub const UNPACKED_NAME_BYTES_MAX: usize = 255;
 pub const UNPACKED_DEPTH_MAX: usize = 32;
 /// What stands before an entry's bytes in an archive, long names included; beyond it it is refused.
 pub const UNPACKED_HEADER_BYTES_MAX: u64 = 64 * 1024;
+/// What unpacking leaves of the disk, so that logs and downloads go on; what does not fit beside it is refused.
+pub const UNPACKED_DISK_LEFT_BYTES: u64 = 256 << 20;
 /// A published checksum: a line for each platform.
 pub const CHECKSUM_BYTES_MAX: u64 = 64 * 1024;
 /// The record of an installed kind: a line for each of [`UNPACKED_ENTRIES_MAX`], 1 KiB each at worst.

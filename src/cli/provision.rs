@@ -109,12 +109,13 @@ impl Command {
     }
 
     fn explain(&self, error: &ClientError) -> CliError {
+        let said = |message: &str| CliError::runtime(message.replace(char::is_control, "?"));
         let (code, message) = match error {
             ClientError::Failed { code, message } => (code, message),
-            ClientError::Refused { status: 404 | 409, error: Some(error) } => (&error.code, &error.message),
+            ClientError::Refused { status: 404 | 409, error: Some(error) } => return said(&error.message),
             _ => return self.hive.explain(error),
         };
-        let error = CliError::runtime(message.replace(char::is_control, "?"));
+        let error = said(message);
         match code.as_str() {
             "KIND_NOT_INSTALLED" => {
                 error.with_hint("start the hive with --artifact-url URL, or with --worker KIND=PATH")

@@ -83,9 +83,9 @@ fn parsed<T: std::str::FromStr<Err = &'static str>>(field: &str, text: &str) -> 
     text.parse().map_err(|wrong| ApiError::argument(field, format!("{field} {wrong}")))
 }
 
-/// Answers where the program of `kind` is, once it has told its version. One that was here already and does not tell
-/// it is none; one that has been `installed` just now is named by the version that was fetched. Who accepts a stream is
-/// told no more than its end.
+/// Answers where the program of `kind` is, once it has told its version. One that somebody else put there and that
+/// does not tell it is none; one that the hive installed, now (`installed`) or before, is named by the version that was
+/// fetched. Who accepts a stream is told no more than its end.
 fn check(versions: &Versions, kind: &Kind, installed: Option<&str>, wants_stream: bool, ticket: Ticket) {
     let Some(path) = find_program(kind) else {
         return ticket.error(ApiError::new(Code::KindNotInstalled, "the kind's program is gone again"));
@@ -93,14 +93,15 @@ fn check(versions: &Versions, kind: &Kind, installed: Option<&str>, wants_stream
     let program = listing::program(kind, &path);
     let (is_asked, name) = (program.is_some(), kind.name.clone());
     let (path, installed) = (path.to_string_lossy().into_owned(), installed.map(str::to_owned));
+    let before = kind.install.as_ref().map(|install| install.record().version.clone());
     versions.ask(vec![program], VERSION_DEADLINE, move |mut told| {
         let told = told.pop().flatten();
         let (version, message) = match (told, installed) {
-            (None, None) if is_asked => {
+            (None, None) if is_asked && before.is_none() => {
                 let message = "the kind's program is here, and does not tell its version: it may not run on this machine";
                 return ticket.error(ApiError::new(Code::KindNotInstalled, message));
             }
-            (told, None) => (told, "it is here already".to_owned()),
+            (told, None) => (told.or(before), "it is here already".to_owned()),
             (None, Some(fetched)) if is_asked => {
                 let message = format!("version {fetched} is installed; its program does not tell its version");
                 (Some(fetched), message)

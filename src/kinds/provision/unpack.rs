@@ -19,8 +19,8 @@ use tar::{Archive, Entry, EntryType};
 
 use crate::kinds::install::{FileRecord, LinkRecord};
 use crate::limits::{
-    TRANSFER_BUFFER_BYTES, UNPACKED_BYTES_MAX, UNPACKED_DEPTH_MAX, UNPACKED_ENTRIES_MAX,
-    UNPACKED_HEADER_BYTES_MAX, UNPACKED_NAME_BYTES_MAX, UNPACKED_PATH_BYTES_MAX,
+    TRANSFER_BUFFER_BYTES, UNPACKED_BYTES_MAX, UNPACKED_DEPTH_MAX, UNPACKED_DISK_LEFT_BYTES,
+    UNPACKED_ENTRIES_MAX, UNPACKED_HEADER_BYTES_MAX, UNPACKED_NAME_BYTES_MAX, UNPACKED_PATH_BYTES_MAX,
 };
 
 /// What an archive held; paths are relative to the folder that it was unpacked into.
@@ -36,7 +36,7 @@ pub enum UnpackError {
     /// What is wrong with which of its entries, from 1.
     Refused { entry: usize, what: &'static str },
     /// It is no gzipped tar, or a broken one.
-    Broken(String),
+    Broken(&'static str),
     /// The disk fails, or is full.
     Disk(io::Error),
     /// The caller wants it no more.
@@ -107,7 +107,6 @@ fn unpack_tar(
         bytes_left: bounds.bytes,
         is_cut,
     };
-    let broken = |error: &io::Error| UnpackError::Broken(error.to_string());
     left.set(UNPACKED_HEADER_BYTES_MAX);
     let mut entries = archive.entries().map_err(|e| broken(&e))?;
     let mut number = 0;
@@ -218,8 +217,20 @@ impl Unpacker<'_> {
         Ok(())
     }
 
+    /// Where the file system does not say what it has, the writing will tell.
+    fn check_room(&self, bytes: u64) -> Result<(), Wrong> {
+        let Ok(room) = rustix::fs::statvfs(self.folder) else { return Ok(()) };
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if bytes.saturating_add(UNPACKED_DISK_LEFT_BYTES) <= free {
+            Ok(())
+        } else {
+            Err(Wrong::Disk(ErrorKind::StorageFull.into()))
+        }
+    }
+
     fn write<R: Read>(&mut self, entry: &mut Entry<'_, R>, path: String, size: u64) -> Result<(), Wrong> {
         self.count(size)?;
+        self.check_room(size)?;
         let is_executable = entry.header().mode().map_err(Wrong::Read)? & 0o111 != 0;
         let mode = if is_executable { 0o755 } else { 0o644 };
         self.make_folder(parent(&path))?;
@@ -259,6 +270,15 @@ impl Unpacker<'_> {
     fn link(&self) -> io::Result<()> {
         self.links.values().try_for_each(|link| symlink(&link.target, self.folder.join(&link.path)))
     }
+}
+
+/// Nothing of what is wrong with the bytes: they are not ours to show.
+fn broken(error: &io::Error) -> UnpackError {
+    UnpackError::Broken(match error.kind() {
+        ErrorKind::FileTooLarge => "a header is too long",
+        ErrorKind::UnexpectedEof => "it ends too soon",
+        _ => "its bytes make no sense",
+    })
 }
 
 fn parent(path: &str) -> &str {
@@ -330,7 +350,7 @@ impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(buffer.len());
         if most == 0 && !buffer.is_empty() {
-            return Err(io::Error::other("a header is too long"));
+            return Err(ErrorKind::FileTooLarge.into());
         }
         let count = self.inner.read(&mut buffer[..most])?;
         self.left.set(self.left.get() - count as u64);

@@ -191,10 +191,10 @@ fn a_sparse_file_comes_out_with_its_holes_filled_and_they_count() {
 }
 
 #[test]
-fn a_hole_of_gibibytes_is_left_when_nobody_wants_it_any_more() {
+fn a_hole_is_left_when_nobody_wants_it_any_more() {
     let source = tempfile::tempdir().unwrap();
     let path = source.path().join("sparse");
-    File::create(&path).unwrap().set_len(8 << 30).unwrap();
+    File::create(&path).unwrap().set_len(64 << 20).unwrap();
     let mut tar = Builder::new(Vec::new());
     tar.append_path_with_name(&path, "sparse").unwrap();
     let packed = gzip(&tar.into_inner().unwrap());
@@ -203,6 +203,25 @@ fn a_hole_of_gibibytes_is_left_when_nobody_wants_it_any_more() {
     let unpacked = unpack(&packed[..], &yard.inside(), Bounds::default(), &is_cut);
     assert!(matches!(unpacked, Err(UnpackError::Cut)), "{unpacked:?}");
     assert!(fs::metadata(yard.inside().join("sparse")).unwrap().len() <= 3 * TRANSFER_BUFFER_BYTES as u64);
+}
+
+#[test]
+fn what_would_leave_no_room_on_the_disk_is_not_begun() {
+    let yard = Yard::new();
+    let room = rustix::fs::statvfs(yard.folder.path()).unwrap();
+    let free = room.f_bavail * room.f_frsize;
+    let mut header = Header::new_gnu();
+    header.set_path("large").unwrap();
+    header.set_mode(0o644);
+    header.set_size(free);
+    header.set_cksum();
+    let bounds = Bounds { entries: 9, bytes: u64::MAX };
+    let refused = yard.unpack(&gzip(header.as_bytes()), bounds);
+    assert!(
+        matches!(&refused, Err(UnpackError::Disk(error)) if error.kind() == ErrorKind::StorageFull),
+        "{refused:?}"
+    );
+    assert!(!yard.inside().join("large").exists());
 }
 
 #[test]

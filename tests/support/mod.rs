@@ -439,7 +439,10 @@ impl Events {
     /// The next event as it came; `None` at the end of the stream.
     pub fn next_raw(&mut self) -> Option<Event> {
         let mut event = Event { id: None, name: String::new(), data: String::new() };
+        let until = Instant::now() + PATIENCE;
         loop {
+            // Comments keep the stream open for ever.
+            assert!(Instant::now() < until, "no event came");
             let mut line = String::new();
             if self.lines.read_line(&mut line).ok()? == 0 {
                 return None;

@@ -1,6 +1,6 @@
 //! `rbee-hive logs`: the end, the run before, and what goes on, through the real daemon.
 
-mod support;
+use crate::support;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -134,7 +134,7 @@ fn following_ends_with_the_hive_and_says_so_where_it_was_not_asked_to() {
     killed.signal(9);
     killed.wait_exit();
     left.into_iter().filter(|pid| *pid != of_killed.id()).for_each(|pid| kill(pid, 9));
-    // It comes back some times, and then gives up.
+    // It comes back for 16 s, and then gives up.
     assert_eq!(rest(&mut out), "");
     let ended = of_killed.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1));

@@ -1,7 +1,7 @@
 //! Downloads by the real daemon from a hub that behaves badly: what each fault ends in, who is told what, and
 //! what is on the disk afterwards.
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The native contract: what `rbee-mock hive --check` finds of workers that keep it and of workers that break
 //! it, one by one; and the two workers of docs/worker.md against it and against the daemon.
 
-mod support;
+use crate::support;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -141,7 +141,7 @@ fn what_the_contract_allows_is_noted_with_what_follows_from_it() {
     let seen = no_state.seen("busy-known");
     assert!(seen.contains("shows it as ready while it works") && seen.contains("--idle-timeout"), "{seen}");
     assert_eq!(no_state.with("not_checked"), ["busy-seen"]);
-    assert!(include_str!("../docs/worker.md").contains(&format!("busy-known      {seen}\n")));
+    assert!(include_str!("../../docs/worker.md").contains(&format!("busy-known      {seen}\n")));
     let open = check_mock(&[], "open-shutdown");
     assert_eq!((open.code, open.with("note")), (0, vec!["shutdown-guard".to_owned()]));
     assert!(open.with("ok").contains(&"sigterm".to_owned()), "it is started once more");
@@ -260,7 +260,7 @@ fn lives_and_ends(program: &str, args: &[&str]) {
 
 #[test]
 fn the_page_for_authors_names_every_check_and_both_workers() {
-    let page = include_str!("../docs/worker.md");
+    let page = include_str!("../../docs/worker.md");
     let report = check_mock(&["--ready-within", "50ms"], "never-ready").json();
     for check in report["checks"].as_array().unwrap() {
         let name = check["check"].as_str().unwrap();
@@ -271,9 +271,10 @@ fn the_page_for_authors_names_every_check_and_both_workers() {
 
 #[test]
 fn the_workers_to_copy_are_short() {
-    for (worker, lines) in
-        [(include_str!("../docs/worker/worker.py"), 60), (include_str!("../docs/worker/worker.rs"), 110)]
-    {
+    for (worker, lines) in [
+        (include_str!("../../docs/worker/worker.py"), 60),
+        (include_str!("../../docs/worker/worker.rs"), 110),
+    ] {
         assert!(worker.lines().count() <= lines && worker.lines().all(|line| line.len() <= 110));
     }
 }

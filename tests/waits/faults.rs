@@ -1,6 +1,6 @@
 //! Each way in which a worker can break its protocol: what the hive tells of it, and that nothing is left.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use support::{Builder, Hive, eventually, is_alive, kill, variable};

@@ -1,6 +1,6 @@
 //! Kinds: what is listed and asked for its version, what a mistake in a manifest says, and what SIGHUP changes.
 
-mod support;
+use crate::support;
 
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};

@@ -1,7 +1,7 @@
 //! Provision: kinds that are fetched from an artifact server, installed, used, replaced and removed; and what happens
 //! when server, archive or disk are not as they should be.
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -1,0 +1,10 @@
+//! Topics whose tests mostly wait, for retries, deadlines and probes: one program, so that they wait together.
+
+mod conformance;
+mod downloads;
+mod faults;
+mod kinds;
+mod logs;
+mod provision;
+#[path = "../support/mod.rs"]
+mod support;

@@ -19,6 +19,9 @@ use tempfile::TempDir;
 /// Long enough for any step on a loaded machine; a test that waits so long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Time without an event after which none will come: longer than any start that a test is told to play.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
+
 const HIVE: &str = env!("CARGO_BIN_EXE_rbee-hive");
 const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
 
@@ -439,7 +442,7 @@ impl Events {
     /// The next event as it came; `None` at the end of the stream.
     pub fn next_raw(&mut self) -> Option<Event> {
         let mut event = Event { id: None, name: String::new(), data: String::new() };
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + SILENCE_MAX;
         loop {
             // Comments keep the stream open for ever.
             assert!(Instant::now() < until, "no event came");

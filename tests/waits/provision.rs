@@ -359,7 +359,15 @@ fn a_server_that_is_not_well_is_asked_again_and_then_named() {
                 let hive = server.hive().env("HF_HUB_DOWNLOAD_TIMEOUT", "1").start();
                 let reply = provision(&hive, json!({"kind": "vllm"}));
                 match why {
-                    None => assert_eq!(reply.status, 200, "{what}: {}", reply.text),
+                    None => {
+                        assert_eq!(reply.status, 200, "{what}: {}", reply.text);
+                        // From its beginning it would be a MiB more.
+                        let sent = server.sent();
+                        assert!(
+                            what != "cut once" || sent < (LARGE + (512 << 10)) as u64,
+                            "{sent} bytes: not resumed"
+                        );
+                    }
                     Some(why) => {
                         assert_eq!(
                             (reply.status, reply.code().as_str()),

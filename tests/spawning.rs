@@ -354,7 +354,7 @@ fn a_worker_gets_its_own_environment_and_no_descriptor_of_the_hive() {
     );
     assert!(!descriptors.iter().any(|line| line.contains("socket:") || line.contains("eventpoll")));
     // A group of its own, and no token on the command line.
-    let pid = hive.worker(&id)["pid"].as_u64().unwrap();
+    let pid = hive.wait(&id, "launched", |worker| worker["pid"].is_u64())["pid"].as_u64().unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let group: u64 = stat.rsplit(") ").next().unwrap().split(' ').nth(2).unwrap().parse().unwrap();
     assert_eq!(group, pid);

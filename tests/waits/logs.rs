@@ -66,7 +66,9 @@ fn the_run_before_the_crash() {
     let id = hive.spawn("runs", "");
     let said = || hive.get(&format!("/v1/workers/{id}/logs")).text;
     eventually("it has said who it is", || said().starts_with("I am "));
-    let (first, pid) = (said(), hive.worker(&id)["pid"].as_u64().unwrap());
+    // It may have spoken before the hive was told that it runs.
+    let worker = hive.wait(&id, "launched", |worker| worker["pid"].is_u64());
+    let (first, pid) = (said(), worker["pid"].as_u64().unwrap());
     let none = logs(&hive, &[&id, "--previous"]);
     assert_eq!(none.status.code(), Some(1));
     assert_eq!(text(&none.stderr), "error: the log has no run before the last one\n");

@@ -943,7 +943,8 @@ fn installing_removing_and_launching_at_once_leaves_one_or_none_and_whole() {
     eventually("all workers are gone", || hive.processes().is_empty());
     let is_there = listed(hive, "tiny").is_some();
     eventually("what nobody uses is removed", || versions(hive, "tiny").len() == usize::from(is_there));
-    assert!(names(&kinds_folder(hive)).iter().all(|name| name == "tiny"));
+    // Out of sight first, then off the disk.
+    eventually("nothing else is left", || names(&kinds_folder(hive)).iter().all(|name| name == "tiny"));
     assert!(!hive.log().contains("damaged") && !hive.log().contains("panic"), "{}", hive.log());
     assert_eq!(provision(hive, json!({"kind": "tiny"})).status, if is_there { 200 } else { 404 });
 }

@@ -538,8 +538,25 @@ pub struct Message {
 pub struct ShutdownResponse {
     /// For a person.
     pub message: String,
-    /// Workers that are being stopped.
+    /// Workers that are being stopped, or kept.
     pub workers: usize,
+}
+
+/// `POST /v1/shutdown`: how the hive is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownRequest {
+    /// What becomes of its workers.
+    pub workers: ShutdownWorkers,
+}
+
+/// What becomes of the workers of a hive that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShutdownWorkers {
+    /// They are stopped.
+    Stop,
+    /// They go on serving, for the next hive to adopt.
+    Keep,
 }
 
 /// What the queen gets: the newest picture of a hive, whole.

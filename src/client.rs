@@ -17,7 +17,8 @@ use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use crate::api::{
     self, CapacityAnswer, Devices, DownloadRequest, DownloadResponse, ErrorBody, ErrorObject, KindInfo,
-    KindList, Model, ModelList, Progress, ProvisionRequest, ProvisionResponse, Worker, WorkerList,
+    KindList, Model, ModelList, Progress, ProvisionRequest, ProvisionResponse, ShutdownRequest,
+    ShutdownResponse, ShutdownWorkers, Worker, WorkerList,
 };
 use crate::id::{Token, WorkerId};
 use crate::limits;
@@ -338,6 +339,16 @@ impl HiveClient {
             request = request.header("Last-Event-ID", last.to_string());
         }
         events(request.call().map_err(failed)?)
+    }
+
+    /// `POST /v1/shutdown`: ends the hive; with `keep_workers` its workers go on serving, for the next hive.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn shutdown(&self, keep_workers: bool) -> Result<ShutdownResponse, ClientError> {
+        let workers = if keep_workers { ShutdownWorkers::Keep } else { ShutdownWorkers::Stop };
+        let (_, body) = said_yes(send(self.post("/v1/shutdown"), &ShutdownRequest { workers })?)?;
+        parsed(&body)
     }
 
     fn post(&self, path: &str) -> RequestBuilder<WithBody> {

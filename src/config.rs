@@ -50,6 +50,10 @@ pub struct Config {
     pub probe: ProbeConfig,
     /// What is kept from the workers: memory, devices.
     pub rules: Rules,
+    /// What becomes of workers that a dead hive left.
+    pub orphans: Orphans,
+    /// How long workers may live without a hive.
+    pub orphan_timeout: Duration,
     /// State and logs; absolute.
     pub data_dir: PathBuf,
     /// The model cache; absolute.
@@ -98,6 +102,15 @@ pub struct QueenConfig {
     pub url: String,
     /// What is sent as a bearer token: the queen's own, else the hive's.
     pub token: Option<Token>,
+}
+
+/// What becomes of workers that a dead hive left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orphans {
+    /// The next hive watches them on.
+    Adopt,
+    /// They are killed, by the next hive or by the guardian.
+    Kill,
 }
 
 /// How the log looks.

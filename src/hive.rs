@@ -21,9 +21,10 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{error, info, warn};
@@ -35,16 +36,16 @@ use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Ledger;
 use crate::cli::{self, CliError, Parsed};
 use crate::clock::rfc3339;
-use crate::config::Config;
+use crate::config::{Config, Orphans};
 use crate::devices::{self, Devices, Picture as DevicesPicture, child};
 use crate::http::handlers::{self, Api};
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
 use crate::id::{DownloadId, Pgid, SystemEntropy, WorkerId};
 use crate::kinds::provision::Provisions;
 use crate::kinds::shelf::Shelf;
-use crate::kinds::{CommandLine, Values, find_program};
+use crate::kinds::{CommandLine, Kind, Values, find_program};
 use crate::latest::Latest;
-use crate::lifecycle::event::{Effect, Event, LaunchJob};
+use crate::lifecycle::event::{Adopted, Effect, Event, LaunchJob, Plan};
 use crate::lifecycle::fleet::Effects;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
@@ -55,8 +56,12 @@ use crate::models::catalog::Catalog;
 use crate::models::downloads::{Download, Downloads, Watcher};
 use crate::models::hub::Hub;
 use crate::net::Cut;
+use crate::process::adopt::{self, Orphan};
 use crate::process::follow::Followers;
+use crate::process::guard::{self, Guardian};
+use crate::process::lock::{HiveLock, LockError};
 use crate::process::log::Logs;
+use crate::process::record::Records;
 use crate::process::{Jobs, Owner, exits, follow, launch, version_child, versions, worker_io};
 use crate::relay::{Relay, RelayConfig};
 use crate::reload::Reload;
@@ -74,6 +79,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match parsed {
+        Parsed::Guard(args) => guard::main(&args),
         Parsed::ProbeGpus(args) => child::main(&args),
         Parsed::AskVersion(args) => version_child::main(&args),
         Parsed::Devices(command) => show(command.run()),
@@ -82,6 +88,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Parsed::Remove(command) => show(command.run()),
         Parsed::Logs(command) => show(command.run()),
         Parsed::Provision(command) => show(command.run()),
+        Parsed::Shutdown(command) => show(command.run()),
         Parsed::Capacity(command) => match command.run() {
             Ok((text, fits)) => {
                 let printed = print(&text);
@@ -110,7 +117,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Parsed::Serve(config) => {
             logging::init(config.log_format);
             match serve(*config, announce) {
-                Ok(Ended::Clean) => ExitCode::SUCCESS,
+                Ok(Ended::Clean | Ended::Kept(_)) => ExitCode::SUCCESS,
                 Ok(Ended::WithLeftovers(_)) => ExitCode::FAILURE,
                 Err(error) => {
                     complain(format_args!("error: {error}"));
@@ -163,11 +170,13 @@ fn announce(url: &str) {
 pub enum Ended {
     /// Nothing is left behind.
     Clean,
+    /// So many workers go on, for the next hive.
+    Kept(usize),
     /// So many workers did not die of SIGKILL in time.
     WithLeftovers(usize),
 }
 
-/// Runs a hive until its cascade is over.
+/// Runs a hive until its end is over.
 ///
 /// `announce` is called with the hive's URL once it listens.
 ///
@@ -187,8 +196,26 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         .create(&config.data_dir)
         .map_err(|error| named("--data-dir", &error))?;
 
+    let lock = HiveLock::take(&config.data_dir).map_err(|error| match error {
+        LockError::Held(pid) => {
+            let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            io::Error::other(format!("--data-dir: another hive{pid} uses it"))
+        }
+        LockError::Io(error) => named("--data-dir", &error),
+    })?;
     let mut entropy = SystemEntropy::new();
-    let owner = Owner::random(&mut entropy);
+    let owner = Owner::of(&config.data_dir, &mut entropy).map_err(|error| named("--data-dir", &error))?;
+    let records = Records::of(&config.data_dir);
+    let orphans =
+        adopt::take_over(&records, &owner, config.orphans).map_err(|error| named("--data-dir", &error))?;
+    let grace = if config.orphans == Orphans::Kill { Duration::ZERO } else { config.shutdown_timeout };
+    let guardian = Guardian::new(guard::Config {
+        program: config.probe.program.clone(),
+        data_dir: config.data_dir.clone(),
+        owner: owner.clone(),
+        orphan_timeout: config.orphan_timeout,
+        grace,
+    });
     let boot_id = uuid::Uuid::new_v4().to_string();
     let logs = Arc::new(Logs::new(config.data_dir.join("logs")));
     let (unused, unused_installs) = unbounded(); // one for each install, at the end of its use
@@ -204,13 +231,32 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     };
 
     // Each thread stands before the handle that keeps it going, so that an early return drops that first.
-    let (exits_thread, exits) = exits::start(owner.clone(), tell(&inbox))?;
+    let (exits_thread, exits) = exits::start(owner.clone(), guardian.clone(), tell(&inbox))?;
+    let mut adopted = Vec::new();
+    for Orphan { mut record, pgid, started, pidfd, age } in orphans {
+        if let Some(folder) = &record.install {
+            record.job.plan = with_install(&record.job.plan, &shelf, folder);
+        }
+        let (id, run, standing) = (record.job.id.clone(), record.job.run, record.standing);
+        let at = SocketAddr::new(worker_host, record.job.port);
+        // The fleet must know it before its end can be told.
+        inbox.adopt(Adopted { job: record.job.clone(), pgid, standing, age });
+        exits.send(exits::Job::Adopt { id, run, pgid, pidfd, started, at, ward: guardian.ward() });
+        adopted.push(record);
+    }
     let (worker_io_thread, worker_io) =
         worker_io::start(worker_io::Config { host: worker_host, logs: Arc::clone(&logs) }, tell(&inbox))?;
     let hub_cut = Cut::default();
     let render = render(worker_host, urls.for_workers, hub_cut.clone());
-    let launch_config = launch::Config { host: worker_host, owner, logs: Arc::clone(&logs), descriptors };
-    let (launch_thread, launch) = launch::start(launch_config, render, exits.clone(), tell(&inbox))?;
+    let launch_config = launch::Config {
+        host: worker_host,
+        owner,
+        logs: Arc::clone(&logs),
+        records,
+        guardian: guardian.clone(),
+        descriptors,
+    };
+    let (launch_thread, launch) = launch::start(launch_config, adopted, render, exits.clone(), tell(&inbox))?;
     let (follow_thread, followers) = follow::start(Arc::clone(&logs))?;
     // Before the first look: an older picture than the one that it has, it does not take.
     let ledger = Ledger::new(config.rules.clone(), DevicesPicture::unknown());
@@ -277,9 +323,9 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         relay: relay.clone(),
         streams: Arc::clone(&streams),
     };
-    let left = Arc::new(OnceLock::new());
+    let ended = Arc::new(OnceLock::new());
     let supervisor = {
-        let (picture, left, signals) = (Arc::clone(&picture), Arc::clone(&left), signals.handle());
+        let (picture, ended, signals) = (Arc::clone(&picture), Arc::clone(&ended), signals.handle());
         let fleet = Fleet::new(policy, config.worker_ports.clone(), ledger, Box::new(entropy));
         // For a start that fails: after the cascade nobody listens any more.
         let inbox = inbox.clone();
@@ -287,7 +333,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
             let _ = inbox.cascade(true);
         };
         let body = move || {
-            let _ = left.set(supervisor::run(fleet, &outbox, &picture, hands));
+            let _ = ended.set(supervisor::run(fleet, &outbox, &picture, hands));
             signals.close();
         };
         Joined::spawn_vital("supervisor", stop, body)?
@@ -344,8 +390,15 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
             reload.again();
             continue;
         }
-        if matches!(signal, SIGUSR1 | SIGUSR2) {
+        if signal == SIGUSR1 {
             warn!("signal without a meaning ignored signal={name}");
+            continue;
+        }
+        if signal == SIGUSR2 {
+            info!("signal taken signal={name}: the hive ends, its workers go on");
+            if inbox.keep().is_err() {
+                break;
+            }
             continue;
         }
         info!("signal taken signal={name} cascade={}", if force { "kill" } else { "stop" });
@@ -354,13 +407,24 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         }
         force = true;
     }
-    drop((reaper, reload));
+    drop(reload);
     supervisor.join();
-    let left = left.get().copied().unwrap_or_default();
-    if let Some(relay) = relay.and_then(Arc::into_inner) {
-        relay.finish(Heartbeat { status: HiveStatus::Stopped, workers: Vec::new(), ..heartbeat() });
+    let how = ended.get().copied().unwrap_or(supervisor::Ended::Stopped { left: 0 });
+    if let supervisor::Ended::Kept { .. } = how {
+        // Before the watchers of the workers end.
+        guardian.keep();
+        reaper.send(exits::Job::LetGo);
     }
-    if left > 0 {
+    drop(reaper);
+    if let Some(relay) = relay.and_then(Arc::into_inner) {
+        relay.finish(match how {
+            supervisor::Ended::Stopped { .. } => {
+                Heartbeat { status: HiveStatus::Stopped, workers: Vec::new(), ..heartbeat() }
+            }
+            supervisor::Ended::Kept { .. } => heartbeat(),
+        });
+    }
+    if let supervisor::Ended::Stopped { left: left @ 1.. } = how {
         // Their watcher would wait for them: what cannot be killed cannot be waited for.
         error!("the cascade is over, and workers are left count={left}");
         std::mem::forget([launch_thread, exits_thread]);
@@ -375,7 +439,18 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     versions_thread.join();
     devices_thread.join();
     info!("hive ends");
-    Ok(Ended::Clean)
+    drop(lock);
+    Ok(match how {
+        supervisor::Ended::Kept { workers } => Ended::Kept(workers),
+        supervisor::Ended::Stopped { .. } => Ended::Clean,
+    })
+}
+
+/// The plan of a worker of an earlier run, which holds what its program was installed by.
+fn with_install(plan: &Plan, shelf: &Shelf, folder: &Path) -> Arc<Plan> {
+    let install = shelf.hold(&plan.kind.name, folder);
+    let kind = Arc::new(Kind { install, ..Kind::clone(&plan.kind) });
+    Arc::new(Plan { kind, ..plan.clone() })
 }
 
 /// Threads for requests that have to ask the hub. They end when one is sent nothing, which it passes on.

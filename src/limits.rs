@@ -111,6 +111,8 @@ pub const READY_TIMEOUT: RangeInclusive<Duration> = WORKER_HEARTBEAT_TIMEOUT;
 /// `--shutdown-timeout`; zero kills at once.
 pub const SHUTDOWN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 /// `--idle-timeout`; zero is never.
+pub const ORPHAN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+/// As `--idle-timeout` has it.
 pub const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 /// Largest `--restart-limit`.
 pub const RESTART_LIMIT_MAX: u32 = 1_000_000;
@@ -276,6 +278,28 @@ pub const READY_TOTAL_FACTOR: u32 = 10;
 pub const LOADING_PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the memory, reads and log of a worker are looked at.
 pub const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the workers of a hive may at least live that left them to the next one.
+pub const ORPHAN_TIMEOUT_KEPT_MIN: Duration = Duration::from_secs(10 * 60);
+/// How often a guardian looks whether another hive has come.
+pub const GUARDIAN_LOOK: Duration = Duration::from_millis(200);
+/// How often it kills what was started meanwhile; what then still comes is left.
+pub const GUARDIAN_KILL_ROUNDS_MAX: u32 = 50;
+/// A guardian that died is not replaced sooner than this after its start.
+pub const GUARDIAN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often a hive that starts looks for a worker that its predecessor was launching when it died; then it is taken
+/// for dead. Such a process shows its mark only after its exec.
+pub const ADOPT_LOOKS_MAX: u32 = 10;
+/// Time between two of these looks.
+pub const ADOPT_LOOK_WAIT: Duration = Duration::from_millis(20);
+/// The record of a worker: what a spawn may hold at most, with every byte escaped. A longer file is none.
+pub const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Records that are read at a start; there are at most as many workers. The rest is left alone, with a warning.
+pub const RECORDS_MAX: usize = 4 * WORKERS_MAX;
+/// Time between two questions to a native worker that was adopted and has not called since.
+pub const ESTRANGED_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// A hive that ends and keeps its workers waits so long for launches that are under way; what is not known to run by
+/// then is for the next hive to find.
+pub const KEEP_WAIT: Duration = Duration::from_secs(5);
 /// A silent worker that is deaf to so many probes in a row is killed.
 pub const DEAF_PROBES: u32 = 3;
 /// Time between those probes.

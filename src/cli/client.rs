@@ -33,6 +33,8 @@ pub(super) struct Typed {
     pub tail: usize,
     pub follow: bool,
     pub previous: bool,
+    /// Of `shutdown`.
+    pub keep_workers: bool,
 }
 
 impl Default for Typed {
@@ -52,6 +54,7 @@ impl Default for Typed {
             tail: LOG_TAIL_LINES,
             follow: false,
             previous: false,
+            keep_workers: false,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value;
-use crate::config::LogFormat;
+use crate::config::{LogFormat, Orphans};
 use crate::id::Device;
 use crate::limits;
 
@@ -45,6 +45,8 @@ pub(super) struct Typed {
     pub ready_timeout: Duration,
     pub shutdown_timeout: Duration,
     pub idle_timeout: Duration,
+    pub orphans: Orphans,
+    pub orphan_timeout: Option<Duration>,
     pub restart_limit: u32,
     pub worker_host: String,
     pub worker_ports: RangeInclusive<u16>,
@@ -74,6 +76,8 @@ impl Default for Typed {
             ready_timeout: Duration::from_secs(300),
             shutdown_timeout: Duration::from_secs(30),
             idle_timeout: Duration::ZERO,
+            orphans: Orphans::Adopt,
+            orphan_timeout: None,
             restart_limit: 3,
             worker_host: "127.0.0.1".to_owned(),
             worker_ports: 8601..=8699,
@@ -92,7 +96,7 @@ impl Default for Typed {
 }
 
 /// All flags of `serve`, in the order of `--help`.
-pub(super) const FLAGS: [Flag; 24] = [
+pub(super) const FLAGS: [Flag; 26] = [
     Flag {
         name: "bind",
         value: "ADDR",
@@ -292,6 +296,26 @@ pub(super) const FLAGS: [Flag; 24] = [
         set: |typed, text| value::path(text).map(|v| typed.model_dir = Some(v)),
     },
     Flag {
+        name: "orphans",
+        value: "adopt|kill",
+        env: "RBEE_HIVE_ORPHANS",
+        default: "adopt",
+        repeatable: false,
+        help: "What becomes of workers that a dead hive left",
+        set: |typed, text| value::orphans(text).map(|v| typed.orphans = v),
+    },
+    Flag {
+        name: "orphan-timeout",
+        value: "DUR",
+        env: "RBEE_HIVE_ORPHAN_TIMEOUT",
+        default: "10m; 1s with --orphans kill",
+        repeatable: false,
+        help: "How long they may live without a hive",
+        set: |typed, text| {
+            value::duration(text, &limits::ORPHAN_TIMEOUT).map(|v| typed.orphan_timeout = Some(v))
+        },
+    },
+    Flag {
         name: "threads",
         value: "N",
         env: "RBEE_HIVE_THREADS",
@@ -357,6 +381,7 @@ mod tests {
             "reserve",
             "hide-device",
             "artifact-url",
+            "orphan-timeout",
             "data-dir",
             "model-dir",
         ];

@@ -11,7 +11,7 @@ use super::logs;
 use super::models;
 use super::provision;
 use super::pull;
-use super::rm;
+use super::{rm, shutdown};
 
 const WIDTH: usize = 80;
 
@@ -108,6 +108,19 @@ pub(super) fn logs() -> String {
          line of more than 64 KiB is then shown in pieces.\n\
          On a terminal control characters are shown as escapes; into a pipe go the lines\n\
          as they are.\n\
+         A URL or token that is not given is read from the environment.\n",
+    );
+    text
+}
+
+/// `rbee-hive shutdown --help`.
+pub(super) fn shutdown() -> String {
+    let about = "End a hive. Its workers are stopped first, unless they are to be kept.";
+    let mut text = command(about, "shutdown [FLAGS]", &shutdown::FLAGS);
+    text.push_str(
+        "\nWith --keep-workers they go on serving, and the next hive that is started on the\n\
+         same data directory adopts them: that is how a hive is upgraded. If none is within\n\
+         ten minutes (or --orphan-timeout, if that is longer), they are ended.\n\
          A URL or token that is not given is read from the environment.\n",
     );
     text

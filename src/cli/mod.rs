@@ -12,7 +12,7 @@ use lexopt::Arg;
 use crate::config::Config;
 use crate::devices::child;
 use crate::nearest;
-use crate::process::version_child;
+use crate::process::{guard, version_child};
 
 pub mod capacity;
 pub mod client;
@@ -26,6 +26,7 @@ pub mod provision;
 pub mod pull;
 pub(crate) mod resolve;
 pub mod rm;
+pub mod shutdown;
 mod table;
 mod value;
 
@@ -55,6 +56,10 @@ pub enum Parsed {
     Kinds(kinds::Command),
     /// Have a kind's program installed.
     Provision(provision::Command),
+    /// End a hive.
+    Shutdown(shutdown::Command),
+    /// Be a guardian with these arguments.
+    Guard(Vec<OsString>),
     /// Be a probe child with these arguments.
     ProbeGpus(Vec<OsString>),
     /// Run this program and its arguments to be told its version.
@@ -107,7 +112,7 @@ struct Command {
     help: &'static str,
 }
 
-const COMMANDS: [Command; 9] = [
+const COMMANDS: [Command; 10] = [
     Command { name: "serve", help: "Run the hive in the foreground" },
     Command { name: "devices", help: "Show what a machine has to compute with" },
     Command { name: "capacity", help: "Tell whether a model fits" },
@@ -117,6 +122,7 @@ const COMMANDS: [Command; 9] = [
     Command { name: "logs", help: "Show what a worker wrote" },
     Command { name: "kinds", help: "Show what can be launched; check a manifest; remove one" },
     Command { name: "provision", help: "Install the program of a kind" },
+    Command { name: "shutdown", help: "End a hive, with its workers or without" },
 ];
 
 /// Reads the command line: `args` without the program's name.
@@ -184,6 +190,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: Environment<'_>) -> Re
                 Asked::Print(text) => Parsed::Print(text),
                 Asked::Run(typed) => Parsed::Provision(provision::command(&typed, env)?),
             })
+        }
+        Some(Arg::Value(name)) if name == "shutdown" => {
+            Ok(match typed(parser, "shutdown", &shutdown::FLAGS, None, help::shutdown, env)? {
+                Asked::Print(text) => Parsed::Print(text),
+                Asked::Run(typed) => Parsed::Shutdown(shutdown::command(&typed, env)?),
+            })
+        }
+        Some(Arg::Value(name)) if name == guard::COMMAND => {
+            parser.raw_args().map(|rest| Parsed::Guard(rest.collect())).map_err(|e| unexpected(&e))
         }
         Some(Arg::Value(name)) if name == version_child::COMMAND => {
             parser.raw_args().map(|rest| Parsed::AskVersion(rest.collect())).map_err(|e| unexpected(&e))

@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::flags::Typed;
 use super::value::is_hive_id_char;
 use super::{CliError, Environment};
 use crate::capacity::ledger::Rules;
-use crate::config::{Config, QueenConfig, QueenTokenSource, Sources};
+use crate::config::{Config, Orphans, QueenConfig, QueenTokenSource, Sources};
 use crate::devices::ProbeConfig;
 use crate::id::Token;
 use crate::kinds::{Kinds, KindsError};
@@ -47,6 +48,11 @@ pub(super) fn config(typed: Typed, env: Environment<'_>) -> Result<Config, CliEr
         worker_heartbeat_timeout: typed.worker_heartbeat_timeout,
         ready_timeout: typed.ready_timeout,
         shutdown_timeout: typed.shutdown_timeout,
+        orphans: typed.orphans,
+        orphan_timeout: typed.orphan_timeout.unwrap_or(match typed.orphans {
+            Orphans::Adopt => Duration::from_secs(10 * 60),
+            Orphans::Kill => Duration::from_secs(1),
+        }),
         idle_timeout: Some(typed.idle_timeout).filter(|timeout| !timeout.is_zero()),
         restart_limit: typed.restart_limit,
         worker_host: typed.worker_host,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::config::LogFormat;
+use crate::config::{LogFormat, Orphans};
 
 /// One command line with its environment.
 #[derive(Default)]
@@ -194,10 +194,16 @@ fn models_are_fetched_listed_and_deleted_by_their_reference() {
 }
 
 #[test]
-fn flags_of_later_releases_are_unknown() {
-    for flag in ["--orphans", "--orphan-timeout"] {
-        assert!(Typing::serve(flag).run().is_err_and(|e| e.message.starts_with("unknown flag")), "{flag}");
-    }
+fn what_becomes_of_orphans_decides_how_long_they_live() {
+    let config = |line: &str| match Typing::serve(line).run() {
+        Ok(Parsed::Serve(config)) => (config.orphans, config.orphan_timeout.as_secs()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(config(""), (Orphans::Adopt, 600));
+    assert_eq!(config("--orphans kill"), (Orphans::Kill, 1));
+    assert_eq!(config("--orphans kill --orphan-timeout 1m"), (Orphans::Kill, 60));
+    let wrong = Typing::serve("--orphans keep").run().expect_err("no such word");
+    assert_eq!(wrong.message, "--orphans: \"keep\" must be adopt or kill");
 }
 
 #[test]

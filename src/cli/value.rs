@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ureq::http::Uri;
 
-use crate::config::LogFormat;
+use crate::config::{LogFormat, Orphans};
 use crate::duration;
 use crate::id::Device;
 use crate::kinds::manifest::is_kind_name;
@@ -83,6 +83,15 @@ fn url(value: &OsStr) -> Read<(&str, Uri)> {
         return Err("has a port that is none; it is from 1 to 65535".to_owned());
     }
     Ok((text, uri))
+}
+
+/// `adopt` or `kill`.
+pub(super) fn orphans(value: &OsStr) -> Read<Orphans> {
+    match value.to_str() {
+        Some("adopt") => Ok(Orphans::Adopt),
+        Some("kill") => Ok(Orphans::Kill),
+        _ => Err("must be adopt or kill".to_owned()),
+    }
 }
 
 /// A duration within `range`.

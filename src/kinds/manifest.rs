@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_setfl};
+use serde_json::{Value, json};
 
 pub use super::json::Mistake;
 use super::json::{Object, escaped};
@@ -105,6 +106,37 @@ pub fn parse(manifest: &[u8]) -> Result<Kind, Mistake> {
     top.end()?;
     let install = None;
     Ok(Kind { name, protocol, program, backends, args, env, env_allow, args_allow, version_args, install })
+}
+
+/// The manifest of `kind`, which [`parse`] reads as the same. Its program must be valid UTF-8 for that, and what it
+/// was installed by is not in it.
+pub fn write(kind: &Kind) -> Value {
+    let texts = |templates: &[Template]| templates.iter().map(Template::text).collect::<Vec<_>>();
+    let mut manifest = json!({
+        "kind": kind.name,
+        "program": kind.program.to_string_lossy(),
+        "backends": kind.backends,
+        "args": texts(&kind.args),
+        "env": kind.env.iter().map(|(name, value)| (name, value.text())).collect::<BTreeMap<_, _>>(),
+        "env_allow": kind.env_allow,
+        "args_allow": kind.args_allow,
+        "version_args": kind.version_args,
+    });
+    match &kind.protocol {
+        Protocol::Native => manifest["protocol"] = "native".into(),
+        Protocol::Probe(Probe { path, interval, timeout, busy }) => {
+            manifest["protocol"] = "probe".into();
+            let (interval, timeout) = (duration::show(*interval), duration::show(*timeout));
+            let mut probe = json!({ "path": path, "interval": interval, "timeout": timeout });
+            match busy {
+                None => {}
+                Some(Busy::Count { path, field }) => probe["busy"] = json!({ "path": path, "count": field }),
+                Some(Busy::Sum { path, metric }) => probe["busy"] = json!({ "path": path, "sum": metric }),
+            }
+            manifest["probe"] = probe;
+        }
+    }
+    manifest
 }
 
 /// Whether `name` may be a kind's: `[a-z0-9][a-z0-9-]{0,63}`.
@@ -273,7 +305,7 @@ fn once(top: &Object, name: &str, texts: &[String]) -> Result<(), Mistake> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use crate::kinds::builtin;
 
     fn good() -> Value {
         json!({
@@ -300,6 +332,21 @@ mod tests {
             busy: Some(busy),
         };
         assert_eq!(kind.protocol, Protocol::Probe(probe));
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same_kind() {
+        let native =
+            json!({"kind": "n", "protocol": "native", "program": "/a b/{c", "backends": ["rocm", "cpu"]});
+        let count = json!({"path": "/s", "count": "is_processing"});
+        let mut counted = good();
+        counted["probe"]["busy"] = count;
+        let builtin = builtin::kinds().into_iter();
+        let given =
+            [good(), native, counted].map(|given| parse(given.to_string().as_bytes()).expect("a good one"));
+        for kind in builtin.chain(given) {
+            assert_eq!(parse(write(&kind).to_string().as_bytes()), Ok(kind));
+        }
     }
 
     #[test]

@@ -38,6 +38,8 @@ struct State {
     /// Kinds whose program was named by hand: it is never replaced.
     named: BTreeSet<String>,
     installed: Vec<Installed>,
+    /// Installs that workers of an earlier run use.
+    held: BTreeSet<PathBuf>,
 }
 
 /// A kind that is installed, as far as it counts.
@@ -90,7 +92,8 @@ impl Shelf {
                 .and_then(|there| read(&name, path.join(there), remover.clone()));
             installed.map_err(|why| warn!("an installed kind is left out kind={name} reason={why:?}")).ok()
         });
-        let state = State { installed: installed.collect(), given, named: named.into_iter().collect() };
+        let (installed, named) = (installed.collect(), named.into_iter().collect());
+        let state = State { installed, given, named, held: BTreeSet::new() };
         let kinds = Arc::new(Latest::new(state.kinds()));
         Self { folder, state: Mutex::new(state), kinds, remover }
     }
@@ -100,10 +103,24 @@ impl Shelf {
         &self.kinds
     }
 
+    /// The install of `kind` in `folder`, for a worker of an earlier run that uses it; `None` if it is none any more.
+    pub fn hold(&self, kind: &str, folder: &Path) -> Option<Arc<Install>> {
+        let name = folder.strip_prefix(self.folder.join(kind)).ok()?.to_str()?;
+        if !is_kind_name(kind) || !is_install_name(name) {
+            return None;
+        }
+        let held = read(kind, folder.to_owned(), self.remover.clone());
+        let held =
+            held.map_err(|why| warn!("an install that a worker uses is none kind={kind} reason={why:?}"));
+        self.state().held.insert(folder.to_owned());
+        Some(held.ok()?.install)
+    }
+
     /// What an earlier run left: what it was making, and what it did not use any more. To be asked before anything is
     /// installed or removed; what does not bear a name of ours is somebody else's.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let mut leftovers = Vec::new();
+        let held = self.state().held.clone();
         for (name, home) in entries(&self.folder) {
             if is_draft_name(&name) {
                 leftovers.push(home);
@@ -119,7 +136,8 @@ impl Shelf {
             };
             leftovers.extend(entries(&home).filter_map(|(name, path)| {
                 let is_ours = is_install_name(name.strip_prefix('.').unwrap_or(&name));
-                (is_ours && current.as_deref() != Some(Path::new(&name))).then_some(path)
+                let is_used = current.as_deref() == Some(Path::new(&name)) || held.contains(&path);
+                (is_ours && !is_used).then_some(path)
             }));
         }
         leftovers

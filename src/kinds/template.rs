@@ -75,6 +75,18 @@ impl Template {
         self.0.iter().filter_map(text).collect()
     }
 
+    /// What [`Template::parse`] reads as the same.
+    pub fn text(&self) -> String {
+        let text = |piece: &Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Value(value) => {
+                let name = PLACEHOLDERS.iter().find(|(_, known)| known == value).map(|(name, _)| *name);
+                format!("{{{}}}", name.expect("each placeholder has its name"))
+            }
+        };
+        self.0.iter().map(text).collect()
+    }
+
     /// Its text, if it has no placeholder.
     pub fn plain(&self) -> Option<String> {
         let mut plain = String::new();

@@ -72,15 +72,23 @@ impl AnyWorker {
         }
     }
 
-    /// Its processes, if there are any.
-    pub fn group(&self) -> Option<Pgid> {
-        let process = match self {
+    fn process(&self) -> Process {
+        match self {
             Self::Spawning(w) => w.state.process(),
             Self::Ready(w) => w.state.process(),
             Self::Busy(w) => w.state.process(),
             Self::Stopping(w) => w.state.process,
-        };
-        if let Process::Alive(group) = process { Some(group) } else { None }
+        }
+    }
+
+    /// Its processes, if there are any.
+    pub fn group(&self) -> Option<Pgid> {
+        if let Process::Alive(group) = self.process() { Some(group) } else { None }
+    }
+
+    /// Whether its processes are about to be there, or to be gone.
+    pub fn is_in_transit(&self) -> bool {
+        matches!(self.process(), Process::Starting | Process::Dying)
     }
 
     /// What it was promised, and what for the ledger depends on.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::capacity::ledger::{Choice, Placement};
 use crate::devices::Picture;
 use crate::id::{DownloadId, Pgid, Run, Token, WorkerId};
@@ -53,6 +55,33 @@ pub enum ExitStatus {
     Code(i32),
     /// By a signal.
     Signal(i32),
+    /// The kernel tells it the parent alone, which the hive is not of a worker that it adopted.
+    Unknown,
+}
+
+/// How far a run is, as far as the next hive has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// It was launched, or is about to be.
+    Loading,
+    /// It has served.
+    Serving,
+    /// It was told to leave.
+    Stopping,
+}
+
+/// A worker that an earlier hive has launched, and that lives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adopted {
+    /// What it was launched with.
+    pub job: LaunchJob,
+    /// Leader and group.
+    pub pgid: Pgid,
+    /// How far it was.
+    pub standing: Standing,
+    /// How long it runs.
+    pub age: Duration,
 }
 
 /// Why a launch came to nothing.
@@ -253,6 +282,20 @@ pub enum DiskJob {
         /// Which worker.
         id: WorkerId,
     },
+    /// Write down how far the run is. Not answered.
+    Note {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// How far.
+        standing: Standing,
+    },
+    /// Nothing is left of the worker: remove its record. Not answered.
+    RemoveRecord {
+        /// Which worker.
+        id: WorkerId,
+    },
     /// The worker is forgotten: remove its log. Not answered.
     DeleteLog {
         /// Which worker.
@@ -304,6 +347,10 @@ pub struct LaunchJob {
     pub port: u16,
     /// What opens `ready` and `heartbeat` for it.
     pub token: Token,
+    /// Restarts after crashes so far.
+    pub restarts: u32,
+    /// How often it got another port because somebody else had its own.
+    pub port_moves: u32,
 }
 
 /// All that one probe needs.

@@ -13,19 +13,20 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::{ReportedHealth, WorkerHealth};
+use crate::api::{ReportedHealth, State, WorkerHealth};
 use crate::capacity::ledger::{Choice, Claim, Ledger, Placed, Refused};
 use crate::devices::Picture;
 use crate::id::{Device, DownloadId, Entropy, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{
-    CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, ROOM_WAIT, WORKERS_MAX,
+    CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, KEEP_WAIT, ROOM_WAIT,
+    WORKERS_MAX,
 };
 
 use super::Policy;
 use super::any::AnyWorker;
 pub use super::any::Beat;
-use super::event::{DiskJob, Effect, Event, LaunchError, Order};
+use super::event::{Adopted, DiskJob, Effect, Event, LaunchError, Order, Signal, Standing};
 use super::ports::Ports;
 use super::spawning::Wait;
 pub use super::state::Effects;
@@ -41,7 +42,7 @@ pub struct Fleet {
     workers: BTreeMap<WorkerId, AnyWorker>,
     gone: VecDeque<Gone>,
     keys: VecDeque<Key>,
-    cascade: Option<Cascade>,
+    ending: Option<Ending>,
     news: Vec<View>,
     touched: Vec<View>,
 }
@@ -57,9 +58,13 @@ struct Key {
     forget_at: Instant,
 }
 
+/// The end of the hive.
 #[derive(Debug, Clone, Copy)]
-struct Cascade {
-    kill_at: Instant,
+enum Ending {
+    /// All workers end; what still lives at `kill_at` is killed.
+    Cascade { kill_at: Instant },
+    /// Workers go on; launches that are under way are waited for until `by`.
+    Keep { by: Instant },
 }
 
 /// A spawn that was accepted.
@@ -95,6 +100,16 @@ pub enum AskError {
     OldRun,
 }
 
+impl Ending {
+    /// What is not over by then is not waited for.
+    fn over_at(self) -> Instant {
+        match self {
+            Self::Cascade { kill_at } => kill_at + CASCADE_KILL_WAIT,
+            Self::Keep { by } => by,
+        }
+    }
+}
+
 impl Fleet {
     /// A fleet without workers, with `ports` and the memory of `ledger` to give.
     pub fn new(
@@ -111,7 +126,7 @@ impl Fleet {
             workers: BTreeMap::new(),
             gone: VecDeque::new(),
             keys: VecDeque::new(),
-            cascade: None,
+            ending: None,
             news: Vec::new(),
             touched: Vec::new(),
         }
@@ -158,7 +173,7 @@ impl Fleet {
         usable: &mut dyn FnMut(u16) -> bool,
         out: &mut Effects,
     ) -> Result<Admitted, AdmitError> {
-        if self.cascade.is_some() {
+        if self.ending.is_some() {
             return Err(AdmitError::ShuttingDown);
         }
         if self.workers.len() >= WORKERS_MAX {
@@ -268,6 +283,7 @@ impl Fleet {
                 ReportedHealth::Healthy => WorkerHealth::Healthy,
                 ReportedHealth::Degraded => WorkerHealth::Degraded,
             };
+            worker.facts_mut().estranged = false;
             if let Some((facts, serving)) = worker.serving_mut() {
                 serving.heard(facts, health, now, &fleet.policy, out);
             }
@@ -289,8 +305,11 @@ impl Fleet {
     pub fn cascade(&mut self, force: bool, now: Instant) -> (usize, Effects) {
         let mut out = self.fire(now);
         let grace = if force { Duration::ZERO } else { self.policy.grace };
-        let kill_at = self.cascade.map_or(now + grace, |cascade| cascade.kill_at.min(now + grace));
-        self.cascade = Some(Cascade { kill_at });
+        let kill_at = match self.ending {
+            Some(Ending::Cascade { kill_at }) => kill_at.min(now + grace),
+            Some(Ending::Keep { .. }) | None => now + grace,
+        };
+        self.ending = Some(Ending::Cascade { kill_at });
         let ids: Vec<WorkerId> = self.workers.keys().cloned().collect();
         let count = ids.len();
         for id in ids {
@@ -299,6 +318,50 @@ impl Fleet {
             });
         }
         (count, out)
+    }
+
+    /// Takes over a worker that an earlier hive has launched. If its port is another one's, it is killed.
+    pub fn adopt(&mut self, adopted: Adopted, now: Instant) -> Effects {
+        let mut out = self.fire(now);
+        let (id, run) = (adopted.job.id.clone(), adopted.job.run);
+        let Some(lease) = self.ports.keep(adopted.job.port) else {
+            out.push(Effect::Signal { id: id.clone(), run, signal: Signal::Kill });
+            out.push(Effect::Disk(DiskJob::RemoveRecord { id }));
+            return out;
+        };
+        let standing = adopted.standing;
+        let loading = Worker::<Spawning>::adopted(adopted, lease, now, &self.policy);
+        let worker = match standing {
+            Standing::Loading => AnyWorker::Spawning(loading),
+            Standing::Serving => match loading.resumed(now, &self.policy) {
+                Ok(ready) => AnyWorker::Ready(ready),
+                Err(loading) => AnyWorker::Spawning(loading),
+            },
+            Standing::Stopping => {
+                let grace = self.policy.grace;
+                AnyWorker::Stopping(loading.stop(StopReason::Asked, now, grace, &mut out))
+            }
+        };
+        self.news.push(worker.view());
+        self.workers.insert(id, worker);
+        out
+    }
+
+    /// Refuses new workers and lets go of those that run, for the next hive. What has no process ends here. Gives how
+    /// many there are to keep.
+    pub fn keep(&mut self, now: Instant) -> (usize, Effects) {
+        let mut out = self.fire(now);
+        if self.ending.is_none() {
+            self.ending = Some(Ending::Keep { by: now + KEEP_WAIT });
+            let has_none = |worker: &AnyWorker| worker.group().is_none() && !worker.is_in_transit();
+            let ids = self.workers.iter().filter(|(_, worker)| has_none(worker)).map(|(id, _)| id.clone());
+            for id in ids.collect::<Vec<_>>() {
+                self.change(&id, now, &mut out, |worker, _, out| {
+                    worker.stop(StopReason::Cascade, now, Duration::ZERO, out)
+                });
+            }
+        }
+        (self.workers.len(), out)
     }
 
     /// Takes in what happened.
@@ -431,19 +494,29 @@ impl Fleet {
     pub fn next_deadline(&self) -> Option<Instant> {
         let workers = self.workers.values().filter_map(|worker| worker.deadline(&self.policy));
         let gone = self.gone.front().map(|gone| gone.forget_at);
-        let cascade = self.cascade.map(|cascade| cascade.kill_at + CASCADE_KILL_WAIT);
-        workers.chain(gone).chain(cascade).chain(self.ledger.next_deadline()).min()
+        let ending = self.ending.map(Ending::over_at);
+        workers.chain(gone).chain(ending).chain(self.ledger.next_deadline()).min()
     }
 
-    /// Whether the cascade is over: nothing lives, or what lives did not die of SIGKILL in time.
+    /// Whether the end is over: of a cascade, nothing lives, or what lives did not die of SIGKILL in time; otherwise,
+    /// nothing is under way.
     pub fn is_done(&self, now: Instant) -> bool {
-        self.cascade
-            .is_some_and(|cascade| self.workers.is_empty() || cascade.kill_at + CASCADE_KILL_WAIT <= now)
+        let Some(ending) = self.ending else { return false };
+        let is_settled = match ending {
+            Ending::Cascade { .. } => self.workers.is_empty(),
+            Ending::Keep { .. } => !self.workers.values().any(AnyWorker::is_in_transit),
+        };
+        is_settled || ending.over_at() <= now
     }
 
-    /// Whether the cascade has begun.
+    /// Whether the workers go on without the hive.
+    pub fn keeps(&self) -> bool {
+        matches!(self.ending, Some(Ending::Keep { .. }))
+    }
+
+    /// Whether the end has begun: nothing new is taken.
     pub fn is_stopping(&self) -> bool {
-        self.cascade.is_some()
+        self.ending.is_some()
     }
 
     /// How many workers live.
@@ -536,6 +609,15 @@ impl Fleet {
         if after.state != before.state && after.placement.is_on_gpu() {
             out.push(Effect::LookAtDevices); // what it uses now is what must come back
         }
+        if after.state != before.state && after.pgid.is_some() {
+            match after.state {
+                State::Ready | State::Busy if !before.state.serves() => {
+                    out.push(worker.facts().note(Standing::Serving));
+                }
+                State::Stopping => out.push(worker.facts().note(Standing::Stopping)),
+                _ => {}
+            }
+        }
         if after.differs(&before) {
             self.news.push(after);
         } else if after != before {
@@ -552,6 +634,7 @@ impl Fleet {
     fn bury(&mut self, stopping: Worker<Stopping>, now: Instant, out: &mut Effects) {
         let (view, lease) = stopping.bury();
         self.ports.give_back(lease);
+        out.push(Effect::Disk(DiskJob::RemoveRecord { id: view.id.clone() }));
         self.ledger.release(&view.id, &view.placement);
         self.news.push(view.clone());
         self.gone.push_back(Gone { view, forget_at: now + GONE_KEEP });

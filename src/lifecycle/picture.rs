@@ -309,13 +309,16 @@ fn exit(end: &End) -> api::Exit {
     let (code, signal) = match end.status {
         Some(ExitStatus::Code(code)) => (Some(code), None),
         Some(ExitStatus::Signal(signal)) => (None, Some(signal_name(signal))),
-        None => (None, None),
+        Some(ExitStatus::Unknown) | None => (None, None),
     };
+    let unknown = (end.status == Some(ExitStatus::Unknown)).then(|| {
+        "it was adopted from an earlier hive: how it ended, the kernel told only its parent".to_owned()
+    });
     api::Exit {
         code,
         signal,
         reason: end.reason.as_str().to_owned(),
-        message: end.message.clone(),
+        message: end.message.clone().or(unknown),
         log: end.log.clone(),
     }
 }

@@ -62,6 +62,11 @@ impl Ports {
         None
     }
 
+    /// Leases the port of a worker that has it already, also one outside the range. `None` if another one has it.
+    pub fn keep(&mut self, port: u16) -> Option<Lease> {
+        self.leased.insert(port).then_some(Lease(port))
+    }
+
     /// The group that had the port is dead.
     pub fn give_back(&mut self, Lease(port): Lease) {
         let was_leased = self.leased.remove(&port);
@@ -110,6 +115,19 @@ mod tests {
         assert_eq!(lease.port(), 11);
         assert_eq!(ports.take(None, now, &mut any), None);
         assert_eq!(ports.take(None, now + PORT_AVOID, &mut any).unwrap().port(), 10);
+    }
+
+    #[test]
+    fn a_port_that_is_kept_is_given_to_nobody_else() {
+        let now = Instant::now();
+        let mut ports = Ports::new(10..=11);
+        let (inside, outside) = (ports.keep(10).unwrap(), ports.keep(80).unwrap());
+        assert_eq!(ports.keep(10), None);
+        let other = ports.take(None, now, &mut any).unwrap();
+        assert_eq!((other.port(), ports.take(None, now, &mut any)), (11, None));
+        ports.give_back(inside);
+        ports.give_back(outside);
+        assert_eq!((ports.leased(), ports.take(Some(80), now, &mut any).unwrap().port()), (1, 10));
     }
 
     #[test]

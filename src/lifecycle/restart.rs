@@ -18,6 +18,11 @@ pub enum Decision {
 }
 
 impl Restarts {
+    /// So many were counted before.
+    pub fn resumed(count: u32) -> Self {
+        Self(count)
+    }
+
     /// How many there were.
     pub fn count(self) -> u32 {
         self.0

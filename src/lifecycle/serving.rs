@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::api::WorkerHealth;
 use crate::id::Pgid;
-use crate::kinds::Protocol;
 use crate::limits::{DEAF_PROBE_INTERVAL, DEAF_PROBES, MEASURE_INTERVAL, RESTARTS_FORGOTTEN_AFTER};
 
 use super::Policy;
@@ -57,7 +56,7 @@ impl Serving {
         self.health = health;
         self.silent_at = Some(now + facts.silence(policy));
         self.deaf_probes = 0;
-        if facts.plan.kind.protocol == Protocol::Native {
+        if facts.probe_interval().is_none() {
             self.probe = Turn::Off;
         }
         self.look(facts, now, out);

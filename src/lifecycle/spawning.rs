@@ -13,7 +13,7 @@ use crate::limits::{
 use crate::models::Selection;
 
 use super::Policy;
-use super::event::{Effect, Plan, Probed, Usage};
+use super::event::{Adopted, Effect, Plan, Probed, Usage};
 use super::ports::Lease;
 use super::restart::Restarts;
 use super::serving::Serving;
@@ -113,6 +113,7 @@ impl Worker<Spawning> {
             token,
             restarts: Restarts::default(),
             port_moves: 0,
+            estranged: false,
             usage: None,
             started_at: None,
             last_heartbeat: None,
@@ -133,6 +134,49 @@ impl Worker<Spawning> {
             }
         };
         Self { facts, state: Spawning { step } }
+    }
+
+    /// A worker that an earlier hive has launched. It is asked at once how it is, also if it is one that calls: its
+    /// calls may go to where this hive is not.
+    pub(super) fn adopted(adopted: Adopted, lease: Lease, now: Instant, policy: &Policy) -> Self {
+        let Adopted { job, pgid, standing: _, age } = adopted;
+        let facts = Facts {
+            id: job.id,
+            slots_total: job.plan.parallel,
+            estranged: job.plan.kind.protocol == Protocol::Native,
+            plan: job.plan,
+            placement: job.placement,
+            seen: Vec::new(),
+            lease,
+            run: job.run,
+            token: job.token,
+            restarts: Restarts::resumed(job.restarts),
+            port_moves: job.port_moves,
+            usage: None,
+            started_at: now.checked_sub(age),
+            last_heartbeat: None,
+            last_activity: None,
+            end: None,
+        };
+        let step = Step::Loading(Loading {
+            pgid,
+            quiet_by: now + policy.ready_timeout,
+            total_by: now + policy.ready_timeout.saturating_mul(READY_TOTAL_FACTOR),
+            health: Turn::Due(now),
+            measure: Turn::Due(now),
+        });
+        Self { facts, state: Spawning { step } }
+    }
+
+    /// An adopted worker that has served before: it is taken to do so still, until it is found silent.
+    #[expect(clippy::result_large_err, reason = "a worker moves by value from state to state")]
+    pub(super) fn resumed(self, now: Instant, policy: &Policy) -> Result<Worker<Ready>, Self> {
+        let total = self.facts.slots_total;
+        let mut ready = self.ready(Slots { total, available: total }, now, policy)?;
+        ready.facts.last_heartbeat = None;
+        ready.state.serving.probe = Turn::Due(now);
+        ready.state.serving.measured_at = now - MEASURE_INTERVAL;
+        Ok(ready)
     }
 
     /// The download that it waits for.
@@ -364,6 +408,7 @@ impl Worker<Spawning> {
         self.facts.run = self.facts.run.next();
         self.facts.token = token;
         self.facts.started_at = None;
+        self.facts.estranged = false;
         self.facts.seen = Vec::new();
         out.push(self.facts.launch());
         self.state.step = Step::Launching { early: None };

@@ -21,10 +21,14 @@ use std::time::{Duration, Instant};
 use crate::capacity::ledger::{Placement, Seen};
 use crate::id::{Pgid, Run, Token, WorkerId};
 use crate::kinds::Protocol;
-use crate::limits::{EXCHANGE_TIMEOUT, LOG_BYTES_MAX, LOG_TAIL_WAIT, PORT_MOVES_MAX};
+use crate::limits::{
+    ESTRANGED_PROBE_INTERVAL, EXCHANGE_TIMEOUT, LOG_BYTES_MAX, LOG_TAIL_WAIT, PORT_MOVES_MAX,
+};
 
 use super::Policy;
-use super::event::{DiskJob, Effect, ExitStatus, LaunchJob, Plan, ProbeJob, Signal, Usage, WorkerJob};
+use super::event::{
+    DiskJob, Effect, ExitStatus, LaunchJob, Plan, ProbeJob, Signal, Standing, Usage, WorkerJob,
+};
 use super::ports::Lease;
 use super::restart::{Decision, Restarts};
 use super::serving::Serving;
@@ -59,6 +63,8 @@ pub(super) struct Facts {
     pub restarts: Restarts,
     /// How often it got another port because somebody else had its own.
     pub port_moves: u32,
+    /// It is native, was adopted, and has not called since: its calls may go to where this hive is not.
+    pub estranged: bool,
     pub usage: Option<Usage>,
     /// As its last report said, or as it was asked for.
     pub slots_total: u32,
@@ -308,7 +314,7 @@ impl<S: Live> Worker<S> {
     ) -> AfterExit {
         let natural = match status {
             _ if port_lost && self.state.is_loading() => Reason::PortLost,
-            ExitStatus::Code(_) => Reason::Exited,
+            ExitStatus::Code(_) | ExitStatus::Unknown => Reason::Exited,
             ExitStatus::Signal(_) => Reason::Signaled,
         };
         let reason = self.state.killed_for().unwrap_or(natural);
@@ -430,9 +436,20 @@ impl Worker<Busy> {
 
 impl Facts {
     pub fn launch(&self) -> Effect {
-        let (id, run, plan) = (self.id.clone(), self.run, Arc::clone(&self.plan));
-        let (placement, port, token) = (Arc::clone(&self.placement), self.lease.port(), self.token.clone());
-        Effect::Disk(DiskJob::Launch(LaunchJob { id, run, plan, placement, port, token }))
+        Effect::Disk(DiskJob::Launch(LaunchJob {
+            id: self.id.clone(),
+            run: self.run,
+            plan: Arc::clone(&self.plan),
+            placement: Arc::clone(&self.placement),
+            port: self.lease.port(),
+            token: self.token.clone(),
+            restarts: self.restarts.count(),
+            port_moves: self.port_moves,
+        }))
+    }
+
+    pub fn note(&self, standing: Standing) -> Effect {
+        Effect::Disk(DiskJob::Note { id: self.id.clone(), run: self.run, standing })
     }
 
     pub fn signal(&self, signal: Signal) -> Effect {
@@ -463,7 +480,7 @@ impl Facts {
     /// Time between two health probes; `None`: it is not asked, it calls.
     pub fn probe_interval(&self) -> Option<Duration> {
         match &self.plan.kind.protocol {
-            Protocol::Native => None,
+            Protocol::Native => self.estranged.then_some(ESTRANGED_PROBE_INTERVAL),
             Protocol::Probe(probe) => Some(probe.interval),
         }
     }

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::id::{Device, Run, WorkerId};
 use crate::limits::{REPLY_WAIT, SLEPT_AFTER};
 
-use super::event::{DiskJob, Effect, Event, ExitStatus, Order};
+use super::event::{Adopted, DiskJob, Effect, Event, ExitStatus, LaunchJob, Order};
 use super::fleet::{AdmitError, Admitted, AskError, Beat, Effects, Fleet, View};
 use super::picture::{Picture, signal_name};
 
@@ -35,6 +35,23 @@ enum Input {
     Beat { id: WorkerId, run: Option<Run>, beat: Beat, reply: Sender<Result<(), AskError>> },
     Stop { id: WorkerId, force: bool, reply: Sender<Result<(), AskError>> },
     Cascade { force: bool, reply: Sender<usize> },
+    Adopt(Box<Adopted>),
+    Keep { reply: Sender<usize> },
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By a cascade; so many workers are left, which did not die of SIGKILL in time.
+    Stopped {
+        /// How many.
+        left: usize,
+    },
+    /// Workers go on without the hive.
+    Kept {
+        /// How many.
+        workers: usize,
+    },
 }
 
 /// Why the supervisor gave no answer.
@@ -134,6 +151,19 @@ impl Inbox {
         self.ask(|reply| Input::Cascade { force, reply })
     }
 
+    /// Takes over a worker that an earlier hive has launched, see [`Fleet::adopt`]. Never blocks.
+    pub fn adopt(&self, adopted: Adopted) {
+        let _ = self.0.send(Input::Adopt(Box::new(adopted)));
+    }
+
+    /// Ends the hive without its workers, see [`Fleet::keep`]. Gives the number of workers that are kept.
+    ///
+    /// # Errors
+    /// As [`Inbox::spawn`].
+    pub fn keep(&self) -> Result<usize, NoAnswer> {
+        self.ask(|reply| Input::Keep { reply })
+    }
+
     fn ask<R>(&self, input: impl FnOnce(Sender<R>) -> Input) -> Result<R, NoAnswer> {
         let (reply, answer) = bounded(1);
         self.0.send(input(reply)).map_err(|_| NoAnswer::Ended)?;
@@ -152,15 +182,14 @@ pub trait Surroundings {
     fn is_usable(&mut self, port: u16) -> bool;
     /// Called after each new picture; `told` if there is a change for the queen and the event streams.
     fn published(&mut self, told: bool);
-    /// Called once, when the cascade begins: nothing is fetched any more.
+    /// Called once, when the end begins: nothing is fetched any more.
     fn stopping(&mut self);
     /// Called after the picture without it: nothing is left of a worker.
     fn gone(&mut self, id: &WorkerId);
 }
 
-/// Drives `fleet` until its cascade is over. Gives how many workers are left, which did not die of SIGKILL
-/// in time.
-pub fn run(fleet: Fleet, outbox: &Outbox, picture: &Picture, around: impl Surroundings) -> usize {
+/// Drives `fleet` until its end is over.
+pub fn run(fleet: Fleet, outbox: &Outbox, picture: &Picture, around: impl Surroundings) -> Ended {
     let mut supervisor = Supervisor { fleet, picture, around, clock: Clock::new(), to_stop: 0, stopped: 0 };
     loop {
         let slept_from = Instant::now();
@@ -185,10 +214,13 @@ pub fn run(fleet: Fleet, outbox: &Outbox, picture: &Picture, around: impl Surrou
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
+    if supervisor.fleet.keeps() {
+        return Ended::Kept { workers: supervisor.fleet.len() };
+    }
     for view in supervisor.fleet.views() {
         warn!("worker did not die of SIGKILL in time worker={} pid={:?}", view.id, view.pgid);
     }
-    supervisor.fleet.len()
+    Ended::Stopped { left: supervisor.fleet.len() }
 }
 
 struct Supervisor<'a, A> {
@@ -236,13 +268,35 @@ impl<A: Surroundings> Supervisor<'_, A> {
                 if first {
                     self.to_stop = count;
                     info!("cascade begins workers={count}");
-                    self.picture.publish_status(HiveStatus::Stopping);
-                    self.around.published(true);
-                    self.around.stopping();
+                    self.stopping();
+                }
+                self.finish(effects, || answer_to(&reply, count));
+            }
+            Input::Adopt(adopted) => {
+                let LaunchJob { id, run, .. } = &adopted.job;
+                info!(
+                    "worker adopted worker={id} run={run} pid={} standing={:?}",
+                    adopted.pgid, adopted.standing
+                );
+                let effects = self.fleet.adopt(*adopted, now);
+                self.finish(effects, || ());
+            }
+            Input::Keep { reply } => {
+                let first = !self.fleet.is_stopping();
+                let (count, effects) = self.fleet.keep(now);
+                if first {
+                    info!("the hive ends, its workers go on workers={count}");
+                    self.stopping();
                 }
                 self.finish(effects, || answer_to(&reply, count));
             }
         }
+    }
+
+    fn stopping(&mut self) {
+        self.picture.publish_status(HiveStatus::Stopping);
+        self.around.published(true);
+        self.around.stopping();
     }
 
     fn finish(&mut self, effects: Effects, reply: impl FnOnce()) {
@@ -294,6 +348,7 @@ impl<A: Surroundings> Supervisor<'_, A> {
             let status = match end.status {
                 Some(ExitStatus::Code(code)) => format!(" code={code}"),
                 Some(ExitStatus::Signal(signal)) => format!(" signal={}", signal_name(signal)),
+                Some(ExitStatus::Unknown) => " code=unknown".to_owned(),
                 None => String::new(),
             };
             format!(" exit={}{status}", end.reason.as_str())

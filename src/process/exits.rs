@@ -20,12 +20,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use crate::id::{Pgid, Run, WorkerId};
 use crate::lifecycle::event::{Event, ExitStatus, Signal};
 use crate::limits;
+use crate::process::adopt::{self, has_ended};
+use crate::process::guard::{Guardian, Ward};
 use crate::process::launch;
 use crate::process::mailbox::{Inbox, Next, mailbox};
 use crate::process::procfs::{self, Process, Variable};
@@ -49,7 +51,28 @@ pub enum Job {
         pidfd: OwnedFd,
         /// Where it is to listen.
         at: SocketAddr,
+        /// What has it ended if the hive is killed.
+        ward: Ward,
     },
+    /// Watch a worker that an earlier hive has launched; answered as a child is, but for [`Event::Launched`].
+    Adopt {
+        /// Which worker.
+        id: WorkerId,
+        /// Which launch.
+        run: Run,
+        /// Leader and group.
+        pgid: Pgid,
+        /// The leader.
+        pidfd: OwnedFd,
+        /// When the leader was started, in clock ticks since the machine was.
+        started: u64,
+        /// Where it listens.
+        at: SocketAddr,
+        /// What has it ended if the hive is killed.
+        ward: Ward,
+    },
+    /// The hive ends without its workers: nobody is killed, and nobody's end is waited for.
+    LetGo,
     /// Signal the whole group; nothing if its leader has ended already.
     Signal {
         /// Which worker.
@@ -63,24 +86,42 @@ pub enum Job {
     Reap,
 }
 
-/// Starts the thread. It ends when the last [`Jobs`] is dropped and the last group is dead.
+/// Starts the thread. It ends when the last [`Jobs`] is dropped and the last group is dead. It keeps the guardian
+/// alive.
 ///
 /// # Errors
 /// If the system has no thread or descriptor to give.
-pub fn start(owner: Owner, send: impl Fn(Event) + Send + 'static) -> io::Result<(Joined, Jobs<Job>)> {
+pub fn start(
+    owner: Owner,
+    guardian: Guardian,
+    send: impl Fn(Event) + Send + 'static,
+) -> io::Result<(Joined, Jobs<Job>)> {
     let (jobs, inbox) = mailbox()?;
-    let send = Box::new(send);
-    let exits =
-        Exits { inbox, closed: false, owner, send, watched: BTreeMap::new(), dying: Vec::new(), reap: false };
+    let exits = Exits {
+        inbox,
+        closed: false,
+        let_go: false,
+        owner,
+        guardian,
+        guardian_due: None,
+        send: Box::new(send),
+        watched: BTreeMap::new(),
+        dying: Vec::new(),
+        reap: false,
+    };
     Ok((Joined::spawn_vital("exits", || {}, move || exits.run())?, jobs))
 }
 
-/// A worker whose leader is not reaped: its group's number is ours.
+/// A worker whose leader is not reaped: its group's number is ours. Of an adopted one, whose leader somebody else
+/// reaps, it is as long as the leader lives.
 struct Watched {
     id: WorkerId,
     run: Run,
     pidfd: OwnedFd,
     at: SocketAddr,
+    /// When the leader of one that was adopted was started; `None`: it is a child.
+    adopted: Option<u64>,
+    ward: Ward,
     /// The leader has ended, but a debugger holds it back: look again then.
     held_until: Option<Instant>,
 }
@@ -90,6 +131,10 @@ struct Dying {
     id: WorkerId,
     run: Run,
     pgid: Pgid,
+    /// As in [`Watched`].
+    adopted: Option<u64>,
+    /// Held until nothing is left.
+    _ward: Ward,
     /// The owner mark of all its descendants.
     mark: String,
     looks: u32,
@@ -102,7 +147,12 @@ struct Dying {
 struct Exits {
     inbox: Inbox<Job>,
     closed: bool,
+    /// Workers go on without the hive.
+    let_go: bool,
     owner: Owner,
+    guardian: Guardian,
+    /// When another guardian is to be started.
+    guardian_due: Option<Instant>,
     send: Box<dyn Fn(Event) + Send>,
     watched: BTreeMap<Pgid, Watched>,
     dying: Vec<Dying>,
@@ -118,12 +168,13 @@ impl Exits {
             if std::mem::take(&mut self.reap) && self.dying.is_empty() {
                 reap(&orphans(&procfs::processes()));
             }
-            if self.closed && self.watched.is_empty() && self.dying.is_empty() {
+            if self.closed && (self.let_go || (self.watched.is_empty() && self.dying.is_empty())) {
                 return;
             }
             let ended = self.wait();
             self.on_ended(&ended);
             self.look_at_the_dying();
+            self.guardian_due = self.guardian.revive();
         }
     }
 
@@ -131,18 +182,24 @@ impl Exits {
         self.inbox.silence();
         loop {
             match self.inbox.next() {
-                Next::Job(Job::Watch { id, run, pgid, pidfd, at }) => {
+                Next::Job(Job::Watch { id, run, pgid, pidfd, at, ward }) => {
                     let launched = Event::Launched { id: id.clone(), run, pgid };
-                    self.watched.insert(pgid, Watched { id, run, pidfd, at, held_until: None });
+                    let (adopted, held_until) = (None, None);
+                    self.watched.insert(pgid, Watched { id, run, pidfd, at, adopted, ward, held_until });
                     (self.send)(launched);
                 }
+                Next::Job(Job::Adopt { id, run, pgid, pidfd, started, at, ward }) => {
+                    let (adopted, held_until) = (Some(started), None);
+                    self.watched.insert(pgid, Watched { id, run, pidfd, at, adopted, ward, held_until });
+                }
+                Next::Job(Job::LetGo) => self.let_go = true,
                 Next::Job(Job::Signal { id, run, signal }) => self.signal(&id, run, signal),
                 Next::Job(Job::Reap) => self.reap = true,
                 Next::Empty => return,
                 Next::Closed => {
                     // Who is still watched has nobody else to end it.
-                    if !self.closed {
-                        self.watched.keys().for_each(|pgid| kill_group(*pgid, Signal::Kill));
+                    if !self.closed && !self.let_go {
+                        self.watched.iter().for_each(|(pgid, worker)| worker.signal(*pgid, Signal::Kill));
                     }
                     self.closed = true;
                     return;
@@ -152,13 +209,11 @@ impl Exits {
     }
 
     fn signal(&self, id: &WorkerId, run: Run, signal: Signal) {
-        let Some(pgid) =
-            self.watched.iter().find(|(_, w)| w.id == *id && w.run == run).map(|(pgid, _)| *pgid)
-        else {
+        let Some((pgid, worker)) = self.watched.iter().find(|(_, w)| w.id == *id && w.run == run) else {
             return;
         };
         info!("worker signalled worker={id} run={run} signal={signal:?}");
-        kill_group(pgid, signal);
+        worker.signal(*pgid, signal);
     }
 
     /// Waits for jobs, ends and the next look; answers with the groups whose leader has ended.
@@ -167,10 +222,13 @@ impl Exits {
         let is_held = |w: &Watched| w.held_until.is_some_and(|until| until > now);
         let polled: Vec<(Pgid, &Watched)> =
             self.watched.iter().map(|(pgid, w)| (*pgid, w)).filter(|(_, w)| !is_held(w)).collect();
+        let guardian = self.guardian.pidfd();
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(&self.inbox, PollFlags::IN)];
         fds.extend(polled.iter().map(|(_, w)| PollFd::new(&w.pidfd, PollFlags::IN)));
+        fds.extend(guardian.as_ref().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
         let held = self.watched.values().filter_map(|w| w.held_until);
-        let next = self.dying.iter().map(|d| d.next_look).chain(held.filter(|until| *until > now)).min();
+        let looks = self.dying.iter().map(|d| d.next_look).chain(self.guardian_due);
+        let next = looks.chain(held.filter(|until| *until > now)).min();
         let timeout = next.map(|at| timespec(at.saturating_duration_since(now)));
         if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
             return Vec::new(); // interrupted
@@ -184,7 +242,7 @@ impl Exits {
         let mut told = Vec::new();
         for pgid in ended {
             let Some(worker) = self.watched.get_mut(pgid) else { continue };
-            let Some((status, leader)) = leader_status(worker) else {
+            let Some((status, leader)) = worker.leader_status() else {
                 worker.held_until = Some(now + limits::GROUP_LOOK_MAX);
                 continue;
             };
@@ -195,7 +253,9 @@ impl Exits {
             told.push((*pgid, leader));
         }
         for (pgid, leader) in told {
-            let Some(Watched { id, run, pidfd, .. }) = self.watched.remove(&pgid) else { continue };
+            let Some(Watched { id, run, pidfd, adopted, ward, .. }) = self.watched.remove(&pgid) else {
+                continue;
+            };
             if leader == Leader::Unreaped {
                 kill_group(pgid, Signal::Kill);
                 // The status was there a moment ago: this does not block.
@@ -204,7 +264,19 @@ impl Exits {
             let mark = self.owner.mark(&id, run);
             let wait = limits::GROUP_LOOK_FIRST;
             let (next_look, killed) = (now + wait, BTreeMap::new());
-            self.dying.push(Dying { id, run, pgid, mark, looks: 0, next_look, wait, killed });
+            let looks = 0;
+            self.dying.push(Dying {
+                id,
+                run,
+                pgid,
+                adopted,
+                _ward: ward,
+                mark,
+                looks,
+                next_look,
+                wait,
+                killed,
+            });
         }
     }
 
@@ -296,14 +368,20 @@ impl Dying {
     /// Kills and reaps what is left; false if nothing is.
     fn look(&mut self, sight: &Sight) -> bool {
         self.looks += 1;
-        // The leader is reaped. A process with its number is a stranger, and shows that the group is empty:
-        // until then the number is not given out.
-        let number_is_anothers = sight.all.iter().any(|p| p.pid == self.pgid.0);
+        // The leader is reaped, or waits for somebody else to do so. Any other process with its number is a
+        // stranger, and shows that the group is empty: until then the number is not given out.
+        let number_is_anothers =
+            sight.all.iter().any(|p| p.pid == self.pgid.0 && Some(p.started) != self.adopted);
         let group = self.pgid.0;
         let is_member = |p: &Process| p.group == group && !number_is_anothers;
         let members = !is_empty(self.pgid)
             && (sight.all.is_empty() || sight.all.iter().any(|p| is_member(p) && !p.dead));
         let mut escaped = false;
+        // A child's group was killed before its leader was reaped.
+        if let Some(started) = self.adopted {
+            let is_left = |p: &&Process| is_member(p) && !p.dead && p.started >= started;
+            sight.all.iter().filter(is_left).for_each(|process| self.kill_member(process, started));
+        }
         for process in sight.all.iter().filter(|p| !is_member(p)) {
             if sight.marks.get(&process.pid).is_some_and(|mark| mark == self.mark.as_bytes()) {
                 escaped = true;
@@ -321,22 +399,28 @@ impl Dying {
         members || escaped || (sight.unclear && self.looks < limits::ORPHAN_LOOKS_MAX)
     }
 
+    /// Kills a process of the group that an adopted worker leaves, if it still is one.
+    fn kill_member(&self, process: &Process, started: u64) {
+        let Some(pidfd) = adopt::open(process.pid) else { return };
+        let is_same =
+            Process::of(process.pid).is_some_and(|again| again == Process { dead: again.dead, ..*process });
+        let number_is_ours = Process::of(self.pgid.0).is_none_or(|leader| leader.started == started);
+        if is_same && number_is_ours {
+            info!("what a worker left is killed worker={} run={} pid={}", self.id, self.run, process.pid);
+            adopt::send(&pidfd, process.pid, rustix::process::Signal::KILL);
+        }
+    }
+
     /// Kills a process that left the group, if it still is what it was taken for.
     fn kill_escaped(&mut self, pid: u32) {
         if self.killed.contains_key(&pid) {
             return;
         }
-        let Some(pidfd) =
-            as_pid(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
-        else {
-            return;
-        };
+        let Some(pidfd) = adopt::open(pid) else { return };
         // Now the descriptor cannot come to mean another process: this proof holds.
         if procfs::variable(pid, OWNER_VARIABLE) == Variable::Is(self.mark.clone().into_bytes()) {
             info!("descendant outside the group killed worker={} run={} pid={pid}", self.id, self.run);
-            if let Err(e) = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
-                debug!("descendant was gone worker={} pid={pid} error={e}", self.id);
-            }
+            adopt::send(&pidfd, pid, rustix::process::Signal::KILL);
             self.killed.insert(pid, pidfd);
         }
     }
@@ -346,30 +430,39 @@ impl Dying {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Leader {
     Unreaped,
-    /// Somebody else has reaped it: a mistake, and the number is not ours any more.
+    /// Somebody else reaps it: the number is not ours any more. Of a child, a mistake.
     Taken,
 }
 
-/// Whether the process of a descriptor is dead. The descriptor cannot come to mean another one, as a number
-/// can.
-fn has_ended(pidfd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
-}
-
-/// How a leader ended. It stays unreaped. `None` while a debugger holds it back.
-fn leader_status(worker: &Watched) -> Option<(ExitStatus, Leader)> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-    match rustix::process::waitid(WaitId::PidFd(worker.pidfd.as_fd()), options) {
-        Ok(status) => {
-            let status = status?;
-            let ended = status.exit_status().map(ExitStatus::Code);
-            let ended = ended.or_else(|| status.terminating_signal().map(ExitStatus::Signal))?;
-            Some((ended, Leader::Unreaped))
+impl Watched {
+    /// How the leader ended. It stays unreaped. `None` while a debugger holds it back.
+    fn leader_status(&self) -> Option<(ExitStatus, Leader)> {
+        if self.adopted.is_some() {
+            return Some((ExitStatus::Unknown, Leader::Taken));
         }
-        Err(e) => {
-            error!("exit status was taken by somebody else worker={} error={e}", worker.id);
-            Some((ExitStatus::Signal(rustix::process::Signal::KILL.as_raw()), Leader::Taken))
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+            Ok(status) => {
+                let status = status?;
+                let ended = status.exit_status().map(ExitStatus::Code);
+                let ended = ended.or_else(|| status.terminating_signal().map(ExitStatus::Signal))?;
+                Some((ended, Leader::Unreaped))
+            }
+            Err(e) => {
+                error!("exit status was taken by somebody else worker={} error={e}", self.id);
+                Some((ExitStatus::Signal(rustix::process::Signal::KILL.as_raw()), Leader::Taken))
+            }
+        }
+    }
+
+    /// Signals the whole group.
+    fn signal(&self, pgid: Pgid, signal: Signal) {
+        match self.adopted {
+            None => kill_group(pgid, signal),
+            // Its leader may be reaped by somebody else at any moment, and the number be another's then.
+            Some(started) => adopt::members(pgid, started, &self.pidfd).iter().for_each(|(pid, pidfd)| {
+                adopt::send(pidfd, *pid, raw(signal));
+            }),
         }
     }
 }
@@ -377,12 +470,15 @@ fn leader_status(worker: &Watched) -> Option<(ExitStatus, Leader)> {
 /// Signals a group whose leader is unreaped.
 fn kill_group(pgid: Pgid, signal: Signal) {
     let Some(group) = as_pid(pgid.0) else { return };
-    let signal = match signal {
+    if let Err(e) = rustix::process::kill_process_group(group, raw(signal)) {
+        warn!("group not signalled pgid={pgid} error={e}");
+    }
+}
+
+fn raw(signal: Signal) -> rustix::process::Signal {
+    match signal {
         Signal::Term => rustix::process::Signal::TERM,
         Signal::Kill => rustix::process::Signal::KILL,
-    };
-    if let Err(e) = rustix::process::kill_process_group(group, signal) {
-        warn!("group not signalled pgid={pgid} error={e}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The thread `launch`: starts workers, and does what their logs need on disk.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -18,9 +19,11 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
 use crate::capacity::ledger::Placement;
 use crate::id::{Backend, Pgid, Run, WorkerId};
 use crate::kinds::CommandLine;
-use crate::lifecycle::event::{Event, LaunchError, LaunchJob};
+use crate::lifecycle::event::{Event, LaunchError, LaunchJob, Standing};
 use crate::limits;
+use crate::process::guard::{Guardian, Ward};
 use crate::process::log::{Logs, heading};
+use crate::process::record::{Identity, Record, Records};
 use crate::process::{Jobs, OWNER_VARIABLE, Owner, exits, reasons};
 use crate::thread::Joined;
 
@@ -36,6 +39,10 @@ pub struct Config {
     pub owner: Owner,
     /// Where their logs go.
     pub logs: Arc<Logs>,
+    /// Where it stands what was launched.
+    pub records: Records,
+    /// What ends them if the hive is killed.
+    pub guardian: Guardian,
     /// How many descriptors they may have: what the hive itself was started with.
     pub descriptors: Rlimit,
 }
@@ -43,19 +50,22 @@ pub struct Config {
 /// Makes the command line of a launch, or says, for a person and without paths, why there is none.
 pub type Render = Box<dyn Fn(&LaunchJob) -> Result<CommandLine, String> + Send>;
 
-/// Starts the thread. It does what was asked before it ends, which is when the last sender is dropped.
+/// Starts the thread, with the records of workers that were `adopted`. It does what was asked before it ends, which
+/// is when the last sender is dropped.
 ///
 /// # Errors
 /// If the system has no thread to give.
 pub fn start(
     config: Config,
+    adopted: impl IntoIterator<Item = Record>,
     render: Render,
     exits: Jobs<exits::Job>,
     send: impl Fn(Event) + Send + 'static,
 ) -> io::Result<(Joined, Sender<Job>)> {
     // How many jobs can wait is bounded by who asks: one of each sort for each worker.
     let (sender, jobs) = crossbeam_channel::unbounded();
-    let launcher = Launcher { config, render, exits };
+    let written = adopted.into_iter().map(|record| (record.job.id.clone(), record)).collect();
+    let mut launcher = Launcher { config, render, exits, written };
     let body = move || {
         for job in jobs {
             if let Some(event) = launcher.on(job) {
@@ -70,10 +80,12 @@ struct Launcher {
     config: Config,
     render: Render,
     exits: Jobs<exits::Job>,
+    /// The records as they are, or should be, on the disk.
+    written: BTreeMap<WorkerId, Record>,
 }
 
 impl Launcher {
-    fn on(&self, job: Job) -> Option<Event> {
+    fn on(&mut self, job: Job) -> Option<Event> {
         match job {
             Job::Launch(job) => self.launch(&job),
             Job::ReadLogTail { id, run, status } => {
@@ -87,6 +99,17 @@ impl Launcher {
             Job::RotateLog { id } => {
                 if let Err(e) = self.config.logs.rotate(&id) {
                     warn!("log cannot be rotated worker={id} error={e}");
+                }
+                None
+            }
+            Job::Note { id, run, standing } => {
+                self.note(&id, run, standing);
+                None
+            }
+            Job::RemoveRecord { id } => {
+                self.written.remove(&id);
+                if let Err(e) = self.config.records.remove(&id) {
+                    warn!("record cannot be removed worker={id} error={e}");
                 }
                 None
             }
@@ -112,15 +135,41 @@ impl Launcher {
         lines
     }
 
+    fn note(&mut self, id: &WorkerId, run: Run, standing: Standing) {
+        let Some(record) = self.written.get_mut(id).filter(|record| record.job.run == run) else { return };
+        record.standing = standing;
+        if let Some(leader) = &record.leader
+            && leader.is_there()
+        {
+            // A script may have become the engine that it starts.
+            record.leader = Identity::of(leader.pid);
+        }
+        self.write(id);
+    }
+
+    /// Writes the record of a worker that runs: without it the next hive would not know all of it.
+    fn write(&self, id: &WorkerId) {
+        let Some(record) = self.written.get(id) else { return };
+        if let Err(e) = self.config.records.write(record) {
+            warn!("record cannot be written worker={id} error={e}");
+        }
+    }
+
     /// The answer, unless it is for `exits` to give: who watches a worker says that it runs, so that the
     /// end of a short life cannot be told before its beginning.
-    fn launch(&self, job: &LaunchJob) -> Option<Event> {
+    fn launch(&mut self, job: &LaunchJob) -> Option<Event> {
         let (id, run) = (job.id.clone(), job.run);
         match self.spawn(job) {
-            Ok((pgid, pidfd)) => {
+            Ok((pgid, pidfd, ward)) => {
                 debug!("worker launched worker={id} run={run} pid={pgid} port={}", job.port);
                 let at = SocketAddr::new(self.config.host, job.port);
-                self.exits.send(exits::Job::Watch { id, run, pgid, pidfd, at });
+                // While it is unreaped: until somebody watches it, nobody reaps it.
+                let leader = Identity::of(pgid.0);
+                if let Some(record) = self.written.get_mut(&id) {
+                    record.leader = leader;
+                }
+                self.write(&id);
+                self.exits.send(exits::Job::Watch { id, run, pgid, pidfd, at, ward });
                 None
             }
             Err(error) => {
@@ -130,7 +179,7 @@ impl Launcher {
         }
     }
 
-    fn spawn(&self, job: &LaunchJob) -> Result<(Pgid, OwnedFd), LaunchError> {
+    fn spawn(&mut self, job: &LaunchJob) -> Result<(Pgid, OwnedFd, Ward), LaunchError> {
         let failed = |text: &str| LaunchError::Failed(text.to_owned());
         let line = (self.render)(job).map_err(LaunchError::Failed)?;
         if !is_free(SocketAddr::new(self.config.host, job.port))
@@ -144,6 +193,13 @@ impl Launcher {
             .open_for(&job.id, job.run)
             .and_then(|out| Ok((out.try_clone()?, out)))
             .map_err(|e| LaunchError::Failed(format!("its log cannot be opened: {}", e.kind())))?;
+        let record = Record::new(job.clone());
+        self.config
+            .records
+            .write(&record)
+            .map_err(|e| LaunchError::Failed(format!("its record cannot be written: {}", e.kind())))?;
+        self.written.insert(job.id.clone(), record);
+        let ward = self.config.guardian.ward();
         let child =
             command(job, &line, &self.config.owner, log).spawn().map_err(|e| failed(&why_not_started(&e)))?;
         let pid = Pid::from_child(&child);
@@ -153,7 +209,7 @@ impl Launcher {
             debug!("worker keeps the hive's limit of descriptors worker={} error={e}", job.id);
         }
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok((Pgid(child.id()), pidfd)),
+            Ok(pidfd) => Ok((Pgid(child.id()), pidfd, ward)),
             Err(e) => {
                 kill_unwatched(child, pid);
                 Err(failed(&format!("it cannot be watched: {}", io::Error::from(e).kind())))

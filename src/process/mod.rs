@@ -12,43 +12,24 @@
 //! - a child of the hive that is no worker stays in the hive's session and is either in the hive's group or
 //!   the leader of its own: `exits` reaps what it finds outside of these, for it is an orphan.
 
-use std::sync::Arc;
-
-use crate::id::{Entropy, Run, WorkerId, hex};
-
+pub mod adopt;
 mod busy;
 pub(crate) mod exchange;
 pub mod exits;
 pub mod follow;
+pub mod guard;
 pub mod launch;
+pub mod lock;
 pub mod log;
 mod mailbox;
+mod owner;
 pub(crate) mod procfs;
 pub mod reasons;
+pub mod record;
 mod sse;
 pub mod version_child;
 pub mod versions;
 pub mod worker_io;
 
 pub use mailbox::Jobs;
-
-/// The variable in a worker's environment that says whose it is.
-pub const OWNER_VARIABLE: &str = "RBEE_OWNER";
-
-/// What proves that a process descends from a worker of this start of the hive. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner(Arc<str>);
-
-impl Owner {
-    /// A new mark of 128 random bits.
-    pub fn random(entropy: &mut dyn Entropy) -> Self {
-        let mut bytes = [0; 16];
-        entropy.fill(&mut bytes);
-        Self(hex(&bytes).into())
-    }
-
-    /// The value of [`OWNER_VARIABLE`] for one run of a worker.
-    pub fn mark(&self, id: &WorkerId, run: Run) -> String {
-        format!("{}/{id}/{run}", self.0)
-    }
-}
+pub use owner::{OWNER_VARIABLE, Owner};

@@ -6,7 +6,8 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::id::Pgid;
 use crate::limits;
@@ -23,6 +24,8 @@ pub(crate) struct Process {
     pub(super) session: u32,
     /// No thread of it runs any more: it only waits to be reaped.
     pub(crate) dead: bool,
+    /// When it was started, in clock ticks since the machine was: with its number, what no other process has.
+    pub(crate) started: u64,
 }
 
 impl Process {
@@ -37,8 +40,41 @@ impl Process {
         // Threads are the 20th field. A leader that ended before its threads is shown as a zombie too.
         let threads: u32 = rest.split_ascii_whitespace().nth(17)?.parse().ok()?;
         let dead = matches!(state, "Z" | "X" | "x") && threads <= 1;
-        Some(Self { pid: pid.parse().ok()?, parent, group, session, dead })
+        let started = rest.split_ascii_whitespace().nth(19)?.parse().ok()?;
+        Some(Self { pid: pid.parse().ok()?, parent, group, session, dead, started })
     }
+
+    /// The process that has the number `pid` now.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        Self::read(&file(pid, "stat"), &mut [0; STAT_BYTES_MAX])
+    }
+
+    fn read(path: &Path, stat: &mut [u8; STAT_BYTES_MAX]) -> Option<Self> {
+        // The kernel gives all of it in one read: with hundreds of processes each call counts.
+        let length = fs::File::open(path).ok()?.read(stat).ok()?;
+        Self::parse(&String::from_utf8_lossy(&stat[..length]))
+    }
+
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let up = Duration::new(up.tv_sec.unsigned_abs(), u32::try_from(up.tv_nsec).unwrap_or(0));
+        up.saturating_sub(Duration::from_secs_f64(self.started as f64 / TICKS_PER_SECOND))
+    }
+}
+
+/// `USER_HZ`, in which the kernel counts for programs: 100 on every architecture that Rust's Linux targets have.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Which start of the machine this is.
+pub(crate) fn boot_id() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+/// The program that a process runs.
+pub(crate) fn program(pid: u32) -> Option<PathBuf> {
+    fs::read_link(file(pid, "exe")).ok()
 }
 
 /// All processes at about this moment.
@@ -49,9 +85,7 @@ pub(crate) fn processes() -> Vec<Process> {
         .filter_map(|entry| {
             let entry = entry.ok()?;
             entry.file_name().as_bytes().first().filter(|first| first.is_ascii_digit())?;
-            // The kernel gives all of it in one read: with hundreds of processes each call counts.
-            let length = fs::File::open(entry.path().join("stat")).ok()?.read(&mut stat).ok()?;
-            Process::parse(&String::from_utf8_lossy(&stat[..length]))
+            Process::read(&entry.path().join("stat"), &mut stat)
         })
         .collect()
 }
@@ -201,7 +235,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
         let stat = "42 (a) R (b) S 7 42 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 99 1 1";
-        let expected = Process { pid: 42, parent: 7, group: 42, session: 9, dead: false };
+        let expected = Process { pid: 42, parent: 7, group: 42, session: 9, dead: false, started: 99 };
         assert_eq!(Process::parse(stat), Some(expected));
         assert_eq!(Process::parse("42 (cut"), None);
     }
@@ -215,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_tree_holds_descendants_that_left_the_group() {
-        let p = |pid, parent, group| Process { pid, parent, group, session: 1, dead: false };
+        let p = |pid, parent, group| Process { pid, parent, group, session: 1, dead: false, started: 1 };
         let all = [
             p(30, 20, 30),
             p(10, 1, 10),

@@ -13,8 +13,10 @@ use rbee_hive::id::{Backend, Device, Pgid, Run, SystemEntropy, Token, WorkerId};
 use rbee_hive::kinds::{CommandLine, Kind, Protocol};
 use rbee_hive::lifecycle::event::{Event, ExitStatus, LaunchJob, Plan, Signal};
 use rbee_hive::process::follow::{self, Followers, Following};
+use rbee_hive::process::guard::{self, Guardian};
 use rbee_hive::process::launch::{self, Job};
 use rbee_hive::process::log::Logs;
+use rbee_hive::process::record::Records;
 use rbee_hive::process::{Jobs, Owner, exits};
 use rbee_hive::sys;
 use rbee_hive::thread::Joined;
@@ -61,12 +63,20 @@ impl Hive {
         let owner = Owner::random(&mut SystemEntropy::new());
         let (to_us, events) = crossbeam_channel::unbounded();
         let send = |to: Sender<Event>| move |event| to.send(event).unwrap_or(());
-        let (watching, exits) = exits::start(owner.clone(), send(to_us.clone())).unwrap();
+        let guardian = Guardian::new(guard::Config {
+            program: env!("CARGO_BIN_EXE_rbee-hive").into(),
+            data_dir: dir.path().to_owned(),
+            owner: owner.clone(),
+            orphan_timeout: Duration::from_secs(600),
+            grace: Duration::ZERO,
+        });
+        let (watching, exits) = exits::start(owner.clone(), guardian.clone(), send(to_us.clone())).unwrap();
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let host = "127.0.0.1".parse().unwrap();
-        let config = launch::Config { host, owner, logs: Arc::clone(&logs), descriptors };
+        let (records, logs_too) = (Records::of(dir.path()), Arc::clone(&logs));
+        let config = launch::Config { host, owner, logs: logs_too, records, guardian, descriptors };
         let (launching, launch) =
-            launch::start(config, Box::new(render), exits.clone(), send(to_us)).unwrap();
+            launch::start(config, [], Box::new(render), exits.clone(), send(to_us)).unwrap();
         let (following, followers) = follow::start(Arc::clone(&logs)).unwrap();
         Self {
             launch: Some(launch),
@@ -163,6 +173,8 @@ pub fn job(name: &str, port: u16, command: &[&str]) -> LaunchJob {
         placement: Arc::new(Placement { backend: Backend::Cpu, shares: vec![share], host_bytes: 0 }),
         port,
         token: Token::parse("secret").unwrap(),
+        restarts: 0,
+        port_moves: 0,
     }
 }
 

@@ -343,7 +343,7 @@ impl World for Memory {
             "exit message" => end.and_then(|end| end.message),
             "exit code" => end.and_then(|end| end.status).map(|status| match status {
                 ExitStatus::Code(code) => code.to_string(),
-                ExitStatus::Signal(_) => "none".to_owned(),
+                ExitStatus::Signal(_) | ExitStatus::Unknown => "none".to_owned(),
             }),
             "exit signal" => end.and_then(|end| end.status).map(|status| match status {
                 ExitStatus::Signal(9) => "SIGKILL".to_owned(),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use log::{debug, warn};
 
-use crate::api::{API_VERSION, Health, HealthStatus, HiveStatus, ShutdownResponse};
+use crate::api::{API_VERSION, Health, HealthStatus, HiveStatus, ShutdownResponse, ShutdownWorkers};
 use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Rules;
 use crate::devices::{self, Devices};
@@ -34,7 +34,7 @@ use crate::process::follow::Followers;
 use crate::process::log::Logs;
 use crate::process::versions::Versions;
 
-use arguments::{Arguments, wrong};
+use arguments::Arguments;
 use locate::Halt;
 
 mod arguments;
@@ -191,9 +191,12 @@ impl Api {
 
     fn shutdown(&self, request: &Request) -> Result<Answer, ApiError> {
         let arguments = Arguments::parse(&request.body)?;
-        arguments.word("workers", &[("stop", ())]).map_err(|_| wrong("workers", "stop"))?;
-        let workers = self.inbox.cascade(false).map_err(no_answer)?;
-        let message = "this hive stops its workers and ends".to_owned();
+        let words = [("stop", ShutdownWorkers::Stop), ("keep", ShutdownWorkers::Keep)];
+        let (message, workers) = match arguments.word("workers", &words)?.unwrap_or(ShutdownWorkers::Stop) {
+            ShutdownWorkers::Stop => ("this hive stops its workers and ends", self.inbox.cascade(false)),
+            ShutdownWorkers::Keep => ("this hive ends, and its workers go on", self.inbox.keep()),
+        };
+        let (message, workers) = (message.to_owned(), workers.map_err(no_answer)?);
         Ok(Answer::json(202, &ShutdownResponse { message, workers }))
     }
 }

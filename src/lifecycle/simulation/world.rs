@@ -449,7 +449,9 @@ impl World {
                         reason: Some("of old age".to_owned()),
                     });
                 }
-                Effect::Disk(DiskJob::RotateLog { .. }) => {}
+                Effect::Disk(
+                    DiskJob::RotateLog { .. } | DiskJob::Note { .. } | DiskJob::RemoveRecord { .. },
+                ) => {}
                 Effect::Disk(DiskJob::DeleteLog { id }) => {
                     expect(self.fleet.view(&id).is_none(), || format!("the log of {id} is still askable"))?;
                 }

@@ -118,6 +118,8 @@ impl Worker {
             placement: Arc::new(placement),
             port,
             token: token.clone(),
+            restarts: 0,
+            port_moves: 0,
         };
         let log = File::from(
             rustix::fs::memfd_create("worker.log", MemfdFlags::CLOEXEC).map_err(|e| system(e.into()))?,

@@ -1,0 +1,115 @@
+//! `hive.lock`: one hive for each data directory.
+//!
+//! An OFD lock, which the kernel releases with its holder however that ends, and which can be asked for without
+//! being taken. The kernel does not tell who holds it, so that stands in the file: the holder's pid, and on a second
+//! line what no other holder has written, so that one can see that there was another one since.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
+
+/// Its name in the data directory.
+pub const FILE: &str = "hive.lock";
+
+/// The lock, held until this is dropped or the process ends.
+#[derive(Debug)]
+#[must_use = "dropping it lets another hive in"]
+pub struct HiveLock(#[expect(dead_code, reason = "it is held, not read")] File);
+
+/// Why the lock was not taken.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another hive has it; its pid, if that can be read.
+    Held(Option<u32>),
+    /// The file cannot be opened, or locked.
+    Io(io::Error),
+}
+
+impl HiveLock {
+    /// Takes the lock of `data_dir`.
+    ///
+    /// # Errors
+    /// If another hive holds it, or the disk says so.
+    pub fn take(data_dir: &Path) -> Result<Self, LockError> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(data_dir.join(FILE))
+            .map_err(LockError::Io)?;
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                let mut pid = String::new();
+                let _ = (&file).take(16).read_to_string(&mut pid);
+                return Err(LockError::Held(pid.lines().next().and_then(|pid| pid.parse().ok())));
+            }
+            Err(error) => return Err(LockError::Io(error.into())),
+        }
+        // A disk that is full does not keep a hive from starting. In one write: the file is read at any time.
+        let text = format!("{}\n{}\n", std::process::id(), uuid::Uuid::new_v4());
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        Ok(Self(file))
+    }
+}
+
+/// Asks whether a hive holds the lock, without ever being in its way.
+#[derive(Debug)]
+pub struct LockWatch(File);
+
+impl LockWatch {
+    /// Watches the lock of `data_dir`, also when that is moved or removed.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn open(data_dir: &Path) -> io::Result<Self> {
+        File::open(data_dir.join(FILE)).map(Self)
+    }
+
+    /// Who holds it, or held it the last time, in a text that is different for each.
+    pub fn holder(&self) -> String {
+        let mut bytes = [0; 128];
+        let count = self.0.read_at(&mut bytes, 0).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+
+    /// Whether somebody holds it. What cannot be told counts as held: nobody is killed on a guess.
+    pub fn is_held(&self) -> bool {
+        let mut lock = whole_file();
+        fcntl(&self.0, FcntlArg::F_OFD_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != F_UNLCK
+    }
+}
+
+fn whole_file() -> flock {
+    flock { l_type: F_WRLCK as i16, l_whence: SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holds_it_until_it_is_dropped_and_asking_never_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = HiveLock::take(folder.path()).unwrap();
+        let watch = LockWatch::open(folder.path()).unwrap();
+        assert!(watch.is_held());
+        match HiveLock::take(folder.path()) {
+            Err(LockError::Held(pid)) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other:?}"),
+        }
+        let first = watch.holder();
+        assert!(first.starts_with(&format!("{}\n", std::process::id())), "{first}");
+        drop(lock);
+        assert!(!watch.is_held() && !watch.is_held() && watch.holder() == first);
+        let _lock = HiveLock::take(folder.path()).unwrap();
+        assert!(watch.is_held() && watch.holder() != first);
+    }
+}

@@ -13,6 +13,7 @@ use crate::lifecycle::simulation::{Step, play};
 use crate::limits;
 use crate::models::reference::ModelRef;
 use crate::models::transfer::record;
+use crate::process::record::Record;
 
 pub use crate::http::check_pieces as conn;
 
@@ -45,6 +46,16 @@ pub fn route(bytes: &[u8]) {
         find_route(&method, path, query)
     {
         assert!(path.contains(id.as_str()), "an id comes from the path");
+    }
+}
+
+/// Bytes as the record of a worker.
+///
+/// # Panics
+/// If a record does not read the same once it is written.
+pub fn worker_record(bytes: &[u8]) {
+    if let Ok(record) = Record::parse(bytes) {
+        assert_eq!(Record::parse(&record.to_json()), Ok(record), "it reads as it is written");
     }
 }
 
@@ -207,7 +218,7 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 11] = [
+    const TARGETS: [Target; 12] = [
         ("conn", conn),
         ("fleet", fleet),
         ("route", route),
@@ -219,6 +230,7 @@ mod tests {
         ("sse", sse),
         ("record", record),
         ("archive", archive),
+        ("worker_record", worker_record),
     ];
 
     #[test]

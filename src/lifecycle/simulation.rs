@@ -15,6 +15,12 @@ use world::World;
 #[cfg(test)]
 pub(super) use world::{ledger, order};
 
+/// An order as good as any, for the tests of others.
+#[cfg(test)]
+pub(crate) fn an_order() -> super::event::Order {
+    order(true, None)
+}
+
 /// A seeded source of random numbers (SplitMix64; Steele, Lea, Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]
 pub struct Seeded(u64);
@@ -58,6 +64,7 @@ pub(super) enum Act {
     Sleep { secs: u64 },
     Stray { who: u8, what: u8 },
     Cascade { force: bool },
+    Restart { keep: bool },
 }
 
 impl Step {
@@ -82,6 +89,7 @@ impl Step {
             27 => Act::Sleep { secs: u64::from(more) + 2 },
             28..=30 => Act::Stray { who, what: how },
             _ if how.is_multiple_of(16) => Act::Cascade { force: more.is_multiple_of(2) },
+            _ if how % 4 == 1 => Act::Restart { keep: more.is_multiple_of(2) },
             _ => Act::Advance { ms: u64::from(more) * 100 },
         }
     }

@@ -108,7 +108,8 @@ struct Written {
     restarts: u32,
     port_moves: u32,
     kind: Value,
-    program: PathText,
+    /// Its program, if that is no text.
+    program: Option<PathText>,
     install: Option<PathText>,
     model_ref: String,
     model_path: PathText,
@@ -192,7 +193,7 @@ impl Record {
             restarts: *restarts,
             port_moves: *port_moves,
             kind: manifest::write(&plan.kind),
-            program: PathText(plan.kind.program.clone()),
+            program: Some(plan.kind.program.clone()).filter(|path| path.to_str().is_none()).map(PathText),
             install: self.install.clone().map(PathText),
             model_ref: plan.model_ref.clone(),
             model_path: PathText(plan.model_path.clone()),
@@ -226,7 +227,11 @@ impl Record {
         let written: Written = serde_json::from_slice(bytes).map_err(|e| broken(&e))?;
         let mut kind = manifest::parse(written.kind.to_string().as_bytes())
             .map_err(|mistake| broken(&format_args!("kind.{mistake}")))?;
-        kind.program = written.program.0;
+        match written.program {
+            Some(PathText(path)) if path.to_str().is_none() => kind.program = path,
+            Some(_) => return Err(broken(&"program: must be no text, or stand in the kind")),
+            None => {}
+        }
         let token = Token::parse(&written.token).ok_or_else(|| broken(&"token: is none"))?;
         if written.shares.is_empty() || written.parallel == 0 || written.run == 0 || written.port == 0 {
             return Err(broken(&"shares, parallel, run and port must not be nothing"));
@@ -362,4 +367,89 @@ fn read(path: &Path) -> Result<Record, RecordError> {
         .and_then(|file| file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes))
         .map_err(|error| RecordError::Broken(format!("it cannot be read: {error}")))?;
     Record::parse(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::lifecycle::event::Order;
+    use crate::lifecycle::simulation;
+
+    fn record(name: &str) -> Record {
+        let Order { plan, choices, .. } = simulation::an_order();
+        let kind = Kind { program: OsStr::from_bytes(b"/a\xff b/program").into(), ..Kind::clone(&plan.kind) };
+        let plan = Plan {
+            kind: Arc::new(kind),
+            model_path: OsStr::from_bytes(b"/m\xfe").into(),
+            env: vec![("A".into(), "b\n\u{1}".into())],
+            ..plan
+        };
+        let share = Share {
+            device: Device::Mig { gpu: 1, instance: 7 },
+            visible_as: "MIG-1".into(),
+            backend: Backend::Cuda,
+            total_bytes: 9,
+            bytes: u64::MAX,
+        };
+        let placement = Placement { backend: choices[0].backend, shares: vec![share], host_bytes: 3 };
+        let mut record = Record::new(LaunchJob {
+            id: name.parse().unwrap(),
+            run: Run(3),
+            plan: Arc::new(plan),
+            placement: Arc::new(placement),
+            port: 8601,
+            token: Token::parse("secret").unwrap(),
+            restarts: 2,
+            port_moves: 1,
+        });
+        record.leader = Identity::of(std::process::id());
+        record.install = Some("/data/kinds/k/1-00000000".into());
+        record
+    }
+
+    #[test]
+    fn a_record_reads_as_it_was_written_whatever_its_paths_are() {
+        let record = record("w-1");
+        assert_eq!(Record::parse(&record.to_json()), Ok(record.clone()));
+        let leader = record.leader.unwrap();
+        assert!(leader.is_there() && leader.runs_the_same());
+        assert!(!Identity { started: leader.started + 1, ..leader.clone() }.is_there());
+        assert!(!Identity { boot_id: "another".into(), ..leader }.is_there());
+    }
+
+    #[test]
+    fn every_cut_and_every_later_form_is_refused() {
+        let text = record("w-1").to_json();
+        for cut in 0..text.len() {
+            assert!(matches!(Record::parse(&text[..cut]), Err(RecordError::Broken(_))), "{cut}");
+        }
+        let text = String::from_utf8(text).unwrap();
+        let later = text.replace("\"format\": 1", "\"format\": 2, \"token\": 7");
+        assert_eq!(Record::parse(later.as_bytes()), Err(RecordError::Newer(2)));
+        let nobodys = text.replace("\"token\": \"secret\"", "\"token\": \"\"");
+        assert_eq!(Record::parse(nobodys.as_bytes()), Err(RecordError::Broken("token: is none".into())));
+    }
+
+    #[test]
+    fn records_are_their_owners_alone_and_half_of_one_is_never_seen() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::of(folder.path());
+        assert!(records.read_all().unwrap().records.is_empty());
+        let (one, two) = (record("w-1"), record("w-2"));
+        records.write(&two).unwrap();
+        records.write(&one).unwrap();
+        let file = records.path(&one.job.id);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(folder.path().join("workers/.w-3.new"), "half").unwrap();
+        fs::copy(&file, folder.path().join("workers/w-4.json")).unwrap();
+        let found = records.read_all().unwrap();
+        assert_eq!((found.records, found.broken.len()), (vec![one.clone(), two], 1));
+        assert!(!folder.path().join("workers/.w-3.new").exists());
+        records.remove(&one.job.id).unwrap();
+        records.remove(&one.job.id).unwrap();
+        assert!(!file.exists());
+    }
 }

@@ -20,6 +20,7 @@ use super::{Act, Seeded};
 
 mod fetches;
 mod memory;
+mod restart;
 
 const PORTS: RangeInclusive<u16> = 9000..=9007;
 const GRACE: Duration = Duration::from_secs(3);
@@ -63,7 +64,9 @@ impl Proc {
 /// The fleet and the world around it.
 pub(super) struct World {
     now: Instant,
+    policy: Policy,
     fleet: Fleet,
+    records: restart::Records,
     random: Seeded,
     calm: bool,
     inbox: BTreeMap<(Instant, u64), Event>,
@@ -89,7 +92,9 @@ impl World {
         };
         Self {
             now: Instant::now(),
-            fleet: Fleet::new(policy, PORTS, ledger(), Box::new(Seeded::new(seed ^ 1))),
+            fleet: Fleet::new(policy.clone(), PORTS, ledger(), Box::new(Seeded::new(seed ^ 1))),
+            policy,
+            records: restart::Records::default(),
             random: Seeded::new(seed ^ 2),
             calm: false,
             inbox: BTreeMap::new(),
@@ -135,6 +140,7 @@ impl World {
                 self.advance(Duration::ZERO)?;
             }
             Act::Stray { who, what } => self.stray(who, what)?,
+            Act::Restart { keep } => self.restart(keep)?,
             Act::Cascade { force } => {
                 let (count, effects) = self.fleet.cascade(force, self.now);
                 expect(count >= self.fleet.len(), || "the cascade miscounts".to_owned())?;
@@ -293,7 +299,9 @@ impl World {
         expect(self.fleet.is_done(self.now), || "the cascade does not end".to_owned())?;
         expect(self.fleet.ports_leased() == 0, || "a port was lost".to_owned())?;
         let left = self.procs.values().filter(|proc| proc.group_alive).count();
-        expect(left == 0, || format!("{left} processes outlived the hive"))
+        expect(left == 0, || format!("{left} processes outlived the hive"))?;
+        let left = self.records.ids();
+        expect(left.is_empty(), || format!("records outlived their workers: {left:?}"))
     }
 
     fn all_settled(&self) -> bool {
@@ -449,9 +457,9 @@ impl World {
                         reason: Some("of old age".to_owned()),
                     });
                 }
-                Effect::Disk(
-                    DiskJob::RotateLog { .. } | DiskJob::Note { .. } | DiskJob::RemoveRecord { .. },
-                ) => {}
+                Effect::Disk(DiskJob::Note { id, standing, .. }) => self.records.note(&id, standing),
+                Effect::Disk(DiskJob::RemoveRecord { id }) => self.records.remove(&id),
+                Effect::Disk(DiskJob::RotateLog { .. }) => {}
                 Effect::Disk(DiskJob::DeleteLog { id }) => {
                     expect(self.fleet.view(&id).is_none(), || format!("the log of {id} is still askable"))?;
                 }
@@ -461,6 +469,7 @@ impl World {
     }
 
     fn launch(&mut self, job: LaunchJob) -> Result<(), String> {
+        self.records.launch(&job);
         let LaunchJob { id, run, port, placement, .. } = job;
         let promise = memory::promise(&placement);
         self.check_room(&id, promise)?;

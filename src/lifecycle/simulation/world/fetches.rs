@@ -61,6 +61,15 @@ impl World {
         expect(before == Some(State::Wanted), || format!("{id} forsakes what it has not: {before:?}"))
     }
 
+    /// The hive is another one: nobody waits any more.
+    pub(super) fn forget_fetches(&mut self) {
+        self.fetches
+            .0
+            .values_mut()
+            .filter(|state| **state == State::Wanted)
+            .for_each(|state| *state = State::Over);
+    }
+
     /// Called before the fleet hears of `event`.
     pub(super) fn fetch_told(&mut self, event: &Event) {
         if let Event::Fetched { id, download, result } = event

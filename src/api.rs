@@ -33,6 +33,19 @@ pub enum HealthStatus {
     Stopping,
 }
 
+/// `GET /ready`: 200 if the hive takes spawns, else 503.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Readiness {
+    /// It takes spawns.
+    Ready,
+    /// It does not.
+    NotReady {
+        /// What it does instead: `starting`, `draining` or `stopping`.
+        reason: HiveStatus,
+    },
+}
+
 /// A worker's state on the wire; more states inside are mapped onto these four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -100,7 +113,7 @@ pub struct Exit {
     pub code: Option<i32>,
     /// Name of the signal that ended it (`SIGKILL`).
     pub signal: Option<String>,
-    /// Why, in a word: `exited`, `signaled`, `stopped`, `idle`, `cascade`, `ready_timeout`, `deaf`,
+    /// Why, in a word: `exited`, `signaled`, `stopped`, `idle`, `drain`, `cascade`, `ready_timeout`, `deaf`,
     /// `launch_failed`, `port_lost`, `make_room` (another one needed its memory), `no_room` (those who were
     /// to leave for it did not).
     pub reason: String,
@@ -533,6 +546,25 @@ pub struct Message {
     pub message: String,
 }
 
+/// `POST /v1/drain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// Whether spawns are to be refused.
+    pub drain: bool,
+    /// Whether workers without a request are to be stopped as well.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stop_idle: bool,
+}
+
+/// `POST /v1/drain`: 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainResponse {
+    /// Whether spawns are refused now.
+    pub draining: bool,
+    /// Workers that live.
+    pub workers: usize,
+}
+
 /// `POST /v1/shutdown`: 202.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShutdownResponse {
@@ -592,8 +624,12 @@ impl Heartbeat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HiveStatus {
+    /// What the last hive left is being taken over.
+    Starting,
     /// It takes spawns.
     Ready,
+    /// It takes none; its workers serve.
+    Draining,
     /// The cascade runs.
     Stopping,
     /// The last word.

@@ -16,9 +16,9 @@ use ureq::typestate::WithBody;
 use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use crate::api::{
-    self, CapacityAnswer, Devices, DownloadRequest, DownloadResponse, ErrorBody, ErrorObject, KindInfo,
-    KindList, Model, ModelList, Progress, ProvisionRequest, ProvisionResponse, ShutdownRequest,
-    ShutdownResponse, ShutdownWorkers, Worker, WorkerList,
+    self, CapacityAnswer, Devices, DownloadRequest, DownloadResponse, DrainRequest, DrainResponse, ErrorBody,
+    ErrorObject, KindInfo, KindList, Model, ModelList, Progress, ProvisionRequest, ProvisionResponse,
+    ShutdownRequest, ShutdownResponse, ShutdownWorkers, Worker, WorkerList,
 };
 use crate::id::{Token, WorkerId};
 use crate::limits;
@@ -329,6 +329,27 @@ impl HiveClient {
     /// Any but [`ClientError::BadUrl`].
     pub fn delete_model(&self, model: &str) -> Result<(), ClientError> {
         self.delete(&format!("/v1/models?ref={}", encoded(model)))
+    }
+
+    /// `POST /v1/drain`: has the hive refuse spawns, or take them again; its workers serve on.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn drain(&self, drain: bool) -> Result<DrainResponse, ClientError> {
+        self.drain_as(DrainRequest { drain, stop_idle: false })
+    }
+
+    /// The same, and workers without a request are stopped, now and later.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    pub fn drain_idle(&self) -> Result<DrainResponse, ClientError> {
+        self.drain_as(DrainRequest { drain: true, stop_idle: true })
+    }
+
+    fn drain_as(&self, request: DrainRequest) -> Result<DrainResponse, ClientError> {
+        let (_, body) = said_yes(send(self.post("/v1/drain"), &request)?)?;
+        parsed(&body)
     }
 
     /// A stream of events that may be silent for [`limits::CLIENT_SILENCE`], and last.

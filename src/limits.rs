@@ -270,6 +270,9 @@ pub const GONE_MAX: usize = 256;
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait before a restart.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A drained hive that stops idle workers lets one be idle for so long: between two requests of one client there is
+/// a moment.
+pub const DRAIN_IDLE_AFTER: Duration = Duration::from_secs(1);
 /// A worker that was well for so long has its restarts forgotten.
 pub const RESTARTS_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 /// All of a start, as a multiple of `--ready-timeout`: progress does not excuse it for ever.

@@ -25,6 +25,8 @@ trait World {
     fn killed_by(&mut self, signal: &str);
     fn stop(&mut self, force: bool);
     fn cascade(&mut self);
+    fn drain(&mut self, drain: bool, stop_idle: bool);
+    fn expect_spawns_refused(&mut self);
     fn backoff_over(&mut self);
     /// Anything that only made-up time can do; `false` if this world cannot.
     fn made_up(&mut self, step: &str) -> bool;
@@ -61,6 +63,10 @@ fn play(world: &mut dyn World, step: &str) {
         ["it", "is", "stopped"] => world.stop(false),
         ["it", "is", "stopped", "by", "force"] => world.stop(true),
         ["the", "hive", "is", "told", "to", "stop"] => world.cascade(),
+        ["the", "hive", "is", "drained"] => world.drain(true, false),
+        ["the", "hive", "is", "drained", "and", "stops", "who", "is", "idle"] => world.drain(true, true),
+        ["the", "hive", "is", "drained", "no", "more"] => world.drain(false, false),
+        ["a", "spawn", "is", "refused"] => world.expect_spawns_refused(),
         ["the", "hive", "ends"] => world.expect_end(),
         ["it", "is", state @ ("spawning" | "ready" | "busy" | "stopping" | "gone")] => {
             world.expect_state(state);

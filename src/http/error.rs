@@ -68,6 +68,8 @@ pub enum Code {
     InsufficientDisk,
     /// The cascade runs.
     ShuttingDown,
+    /// The hive takes no spawns, on request.
+    Draining,
     /// All ports of the range are taken.
     NoFreePort,
     /// Too much at once.
@@ -109,6 +111,7 @@ impl Code {
             Self::NotImplemented => (501, "NOT_IMPLEMENTED"),
             Self::Upstream => (502, "UPSTREAM"),
             Self::ShuttingDown => (503, "SHUTTING_DOWN"),
+            Self::Draining => (503, "DRAINING"),
             Self::NoFreePort => (503, "NO_FREE_PORT"),
             Self::Overloaded => (503, "OVERLOADED"),
             Self::VersionNotSupported => (505, "VERSION_NOT_SUPPORTED"),

@@ -9,6 +9,8 @@ use crate::limits::{LOG_TAIL_LINES, LOG_TAIL_LINES_MAX};
 pub enum Route {
     /// `GET /health`, `GET /v1/health`
     Health,
+    /// `GET /ready`
+    Readiness,
     /// `GET /v1/devices`
     Devices,
     /// `GET /v1/capacity`
@@ -74,6 +76,8 @@ pub enum Route {
         /// Which one, as sent.
         query: String,
     },
+    /// `POST /v1/drain`
+    Drain,
     /// `POST /v1/shutdown`
     Shutdown,
 }
@@ -81,6 +85,7 @@ pub enum Route {
 /// A path that exists, before its method is looked at.
 enum Place<'a> {
     Health,
+    Readiness,
     Devices,
     Capacity,
     Spawn,
@@ -95,6 +100,7 @@ enum Place<'a> {
     Download,
     Progress,
     Models,
+    Drain,
     Shutdown,
 }
 
@@ -109,6 +115,7 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
     let post = *method == Method::Post;
     match place {
         Place::Health if get => Ok(Route::Health),
+        Place::Readiness if get => Ok(Route::Readiness),
         Place::Devices if get => Ok(Route::Devices),
         Place::Capacity if get => Ok(Route::Capacity { query: query.to_owned() }),
         Place::Spawn if post => Ok(Route::Spawn),
@@ -138,19 +145,24 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         Place::Progress if get => Ok(Route::Progress { query: query.to_owned() }),
         Place::Models if get => Ok(Route::Models),
         Place::Models if *method == Method::Delete => Ok(Route::DeleteModel { query: query.to_owned() }),
+        Place::Drain if post => Ok(Route::Drain),
         Place::Shutdown if post => Ok(Route::Shutdown),
         Place::Download => Err(not_allowed("POST, DELETE")),
         Place::Worker(_) | Place::Models | Place::Kinds => Err(not_allowed("GET, HEAD, DELETE")),
         Place::Health
+        | Place::Readiness
         | Place::Devices
         | Place::Capacity
         | Place::List
         | Place::Logs(_)
         | Place::Events
         | Place::Progress => Err(not_allowed("GET, HEAD")),
-        Place::Spawn | Place::Ready | Place::Provision | Place::Heartbeat | Place::Shutdown => {
-            Err(not_allowed("POST"))
-        }
+        Place::Spawn
+        | Place::Ready
+        | Place::Provision
+        | Place::Heartbeat
+        | Place::Drain
+        | Place::Shutdown => Err(not_allowed("POST")),
     }
 }
 
@@ -162,6 +174,7 @@ pub fn needs_token(path: &str) -> bool {
 fn place(path: &str) -> Option<Place<'_>> {
     Some(match path {
         "/health" | "/v1/health" => Place::Health,
+        "/ready" => Place::Readiness,
         "/v1/devices" => Place::Devices,
         "/v1/capacity" => Place::Capacity,
         "/v1/workers/spawn" => Place::Spawn,
@@ -174,6 +187,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "/v1/models/download" => Place::Download,
         "/v1/models/download/progress" => Place::Progress,
         "/v1/models" => Place::Models,
+        "/v1/drain" => Place::Drain,
         "/v1/shutdown" => Place::Shutdown,
         _ => match path.strip_prefix("/v1/workers/")?.split_once('/') {
             None => Place::Worker(path.strip_prefix("/v1/workers/")?),
@@ -239,8 +253,9 @@ mod tests {
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 18] = [
+        let paths: [(&str, &[Method]); 20] = [
             ("/health", &[Get, Head]),
+            ("/ready", &[Get, Head]),
             ("/v1/devices", &[Get, Head]),
             ("/v1/capacity", &[Get, Head]),
             ("/v1/health", &[Get, Head]),
@@ -257,6 +272,7 @@ mod tests {
             ("/v1/models/download", &[Post, Delete]),
             ("/v1/models/download/progress", &[Get, Head]),
             ("/v1/models", &[Get, Head, Delete]),
+            ("/v1/drain", &[Post]),
             ("/v1/shutdown", &[Post]),
         ];
         for (path, allowed) in paths {

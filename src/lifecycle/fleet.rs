@@ -33,9 +33,14 @@ pub use super::state::Effects;
 use super::state::{Reason, Slots, Spawning, StopReason, Stopping, Worker};
 pub use super::view::View;
 
+mod drain;
+
 /// The workers of a hive.
 pub struct Fleet {
+    /// As it is now; draining may make it stricter than the operator's.
     policy: Policy,
+    usual: Policy,
+    drain: Option<drain::Drain>,
     entropy: Box<dyn Entropy>,
     ports: Ports,
     ledger: Ledger,
@@ -81,6 +86,8 @@ pub struct Admitted {
 pub enum AdmitError {
     /// The cascade runs.
     ShuttingDown,
+    /// The hive is drained.
+    Draining,
     /// [`WORKERS_MAX`] live.
     TooManyWorkers,
     /// All ports of the range are taken.
@@ -119,7 +126,9 @@ impl Fleet {
         entropy: Box<dyn Entropy>,
     ) -> Self {
         Self {
+            usual: policy.clone(),
             policy,
+            drain: None,
             entropy,
             ports: Ports::new(ports),
             ledger,
@@ -175,6 +184,9 @@ impl Fleet {
     ) -> Result<Admitted, AdmitError> {
         if self.ending.is_some() {
             return Err(AdmitError::ShuttingDown);
+        }
+        if self.is_draining() {
+            return Err(AdmitError::Draining);
         }
         if self.workers.len() >= WORKERS_MAX {
             return Err(AdmitError::TooManyWorkers);
@@ -781,7 +793,7 @@ impl Fleet {
                 None => AnyWorker::Spawning(spawning.tick(now, &self.policy, out)),
             },
             AnyWorker::Ready(ready) if ready.idle_at(&self.policy).is_some_and(|at| at <= now) => {
-                AnyWorker::Stopping(ready.stop(StopReason::Idle, now, self.policy.grace, out))
+                AnyWorker::Stopping(ready.stop(self.why_idle_ones_leave(), now, self.policy.grace, out))
             }
             mut worker @ (AnyWorker::Ready(_) | AnyWorker::Busy(_)) => {
                 let Some((facts, serving)) = worker.serving_mut() else { return worker };

@@ -63,6 +63,7 @@ pub(super) enum Act {
     Advance { ms: u64 },
     Sleep { secs: u64 },
     Stray { who: u8, what: u8 },
+    Drain { drain: bool, stop_idle: bool },
     Cascade { force: bool },
     Restart { keep: bool },
 }
@@ -90,6 +91,7 @@ impl Step {
             28..=30 => Act::Stray { who, what: how },
             _ if how.is_multiple_of(16) => Act::Cascade { force: more.is_multiple_of(2) },
             _ if how % 4 == 1 => Act::Restart { keep: more.is_multiple_of(2) },
+            _ if how.is_multiple_of(4) => Act::Drain { drain: more & 1 == 1, stop_idle: more & 3 == 3 },
             _ => Act::Advance { ms: u64::from(more) * 100 },
         }
     }

@@ -121,6 +121,8 @@ pub enum Reason {
     MakeRoom,
     /// It had nothing to do for too long.
     Idle,
+    /// It had nothing to do, and the hive is drained.
+    Drain,
     /// The hive stops.
     Cascade,
 }
@@ -145,6 +147,7 @@ impl Reason {
             Self::Stopped => "stopped",
             Self::MakeRoom => "make_room",
             Self::Idle => "idle",
+            Self::Drain => "drain",
             Self::Cascade => "cascade",
         }
     }
@@ -159,6 +162,8 @@ pub enum StopReason {
     MakeRoom,
     /// It had nothing to do for too long.
     Idle,
+    /// It had nothing to do, and the hive is drained.
+    Drain,
     /// The hive stops.
     Cascade,
 }
@@ -169,6 +174,7 @@ impl From<StopReason> for Reason {
             StopReason::Asked => Self::Stopped,
             StopReason::MakeRoom => Self::MakeRoom,
             StopReason::Idle => Self::Idle,
+            StopReason::Drain => Self::Drain,
             StopReason::Cascade => Self::Cascade,
         }
     }
@@ -401,9 +407,14 @@ impl Worker<Ready> {
         (available == total).then_some(self.state.idle_since)
     }
 
-    /// When it is stopped for having nothing to do.
+    /// When it is stopped for having nothing to do; never while it has some work, or nobody can tell. One that has
+    /// to be asked has been asked since, and has answered.
     pub(super) fn idle_at(&self, policy: &Policy) -> Option<Instant> {
-        policy.idle_timeout.map(|timeout| self.state.idle_since + timeout)
+        if let Turn::Asked(_) = self.state.serving.count {
+            return None;
+        }
+        let asked_since = 2 * self.facts.probe_interval().unwrap_or_default();
+        Some(self.idle_since()? + policy.idle_timeout?.max(asked_since))
     }
 
     pub(super) fn slept(&mut self, gap: Duration) {

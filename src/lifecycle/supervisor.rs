@@ -34,6 +34,7 @@ enum Input {
     Ready { id: WorkerId, run: Option<Run>, slots_total: Option<u32>, reply: Sender<Result<(), AskError>> },
     Beat { id: WorkerId, run: Option<Run>, beat: Beat, reply: Sender<Result<(), AskError>> },
     Stop { id: WorkerId, force: bool, reply: Sender<Result<(), AskError>> },
+    Drain { drain: bool, stop_idle: bool, reply: Sender<Option<usize>> },
     Cascade { force: bool, reply: Sender<usize> },
     Adopt(Box<Adopted>),
     Keep { reply: Sender<usize> },
@@ -141,6 +142,14 @@ impl Inbox {
     /// As [`Inbox::spawn`].
     pub fn stop(&self, id: WorkerId, force: bool) -> Result<Result<(), AskError>, NoAnswer> {
         self.ask(|reply| Input::Stop { id, force, reply })
+    }
+
+    /// Drains the hive, or ends that, see [`Fleet::drain`]. Gives how many workers live; `None` in the cascade.
+    ///
+    /// # Errors
+    /// As [`Inbox::spawn`].
+    pub fn drain(&self, drain: bool, stop_idle: bool) -> Result<Option<usize>, NoAnswer> {
+        self.ask(|reply| Input::Drain { drain, stop_idle, reply })
     }
 
     /// Begins the cascade, see [`Fleet::cascade`]. Gives the number of workers to stop.
@@ -261,6 +270,17 @@ impl<A: Surroundings> Supervisor<'_, A> {
             Input::Stop { id, force, reply } => {
                 let (answer, effects) = self.fleet.stop(&id, force, now);
                 self.finish(effects, || answer_to(&reply, answer));
+            }
+            Input::Drain { drain, stop_idle, reply } => {
+                let before = self.fleet.is_draining();
+                let (workers, effects) = self.fleet.drain(drain, stop_idle, now);
+                if self.fleet.is_draining() != before {
+                    info!("drain {} stop_idle={stop_idle}", if drain { "begins" } else { "ends" });
+                    let status = if drain { HiveStatus::Draining } else { HiveStatus::Ready };
+                    self.picture.publish_status(status);
+                    self.around.published(true);
+                }
+                self.finish(effects, || answer_to(&reply, workers));
             }
             Input::Cascade { force, reply } => {
                 let first = !self.fleet.is_stopping();

@@ -83,12 +83,24 @@ impl World for Daemon {
         }
     }
 
+    fn drain(&mut self, drain: bool, stop_idle: bool) {
+        let reply =
+            self.hive().post("/v1/drain", &serde_json::json!({"drain": drain, "stop_idle": stop_idle}));
+        assert_eq!((reply.status, &reply.json()["draining"]), (200, &Value::Bool(drain)), "{}", reply.text);
+    }
+
+    fn expect_spawns_refused(&mut self) {
+        let order = serde_json::json!({"model_ref": self.hive().model_ref(), "kind": "mock"});
+        let reply = self.hive().post("/v1/workers/spawn", &order);
+        assert_eq!((reply.status, reply.code().as_str()), (503, "DRAINING"));
+    }
+
     fn backoff_over(&mut self) {
         self.hive().wait(&self.id, "launched again", |worker| worker["phase"] != "backoff");
     }
 
-    fn made_up(&mut self, _step: &str) -> bool {
-        false
+    fn made_up(&mut self, step: &str) -> bool {
+        step.ends_with(" seconds pass") // they do, and what comes of it is waited for
     }
 
     fn expect_state(&mut self, state: &str) {

@@ -277,3 +277,64 @@ Feature: The life of a worker
     Then its download is forsaken
     And it is gone
     And the hive ends
+
+  @daemon
+  Scenario: A drained hive takes no new worker and keeps those it has, also after a crash
+    Given a hive
+    And a ready native worker
+    When the hive is drained
+    Then a spawn is refused
+    When its process is killed by SIGKILL
+    Then it is spawning
+    When its backoff is over
+    And it is launched and says ready
+    Then it is ready
+    When the hive is drained no more
+    And a native worker is spawned
+    Then it is spawning
+
+  @daemon
+  Scenario: A drained hive that stops who is idle lets a request end first
+    Given a hive
+    And a ready native worker
+    When all its slots are taken
+    Then it is busy
+    When the hive is drained and stops who is idle
+    Then it is busy
+    When a slot is free again
+    And 1 seconds pass
+    Then it is gone
+    And its exit reason is drain
+    And a spawn is refused
+
+  Scenario: A drained hive that stops who is idle asks a worker before it takes it for idle
+    Given a hive
+    And a ready probed worker
+    When the hive is drained and stops who is idle
+    And 20 seconds of answers without a count pass
+    Then it is ready
+
+  Scenario: A drained hive that stops who is idle starts nobody again
+    Given a hive
+    And a ready native worker
+    When all its slots are taken
+    And the hive is drained and stops who is idle
+    And its process is killed by SIGKILL
+    Then it is gone
+    And its exit reason is signaled
+    And its restart count is 0
+
+  Scenario: A drained hive that stops who is idle stops who is on its way
+    Given a hive
+    When a native worker is spawned
+    And the hive is drained and stops who is idle
+    And its launch fails
+    Then it is gone
+    And its exit reason is drain
+
+  Scenario: A worker that has a request left in one of its slots is not idle
+    Given a hive with an idle timeout of 60 seconds
+    And a ready native worker
+    When one of its two slots is taken
+    And 80 seconds pass
+    Then it is ready

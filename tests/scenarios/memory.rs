@@ -13,7 +13,7 @@ use rbee_hive::kinds::{Busy, Kind, Probe, Protocol};
 use rbee_hive::lifecycle::event::{
     DiskJob, Effect, Event, ExitStatus, LaunchError, Order, Plan, Probed, Signal, Usage, WorkerJob,
 };
-use rbee_hive::lifecycle::fleet::{Beat, View};
+use rbee_hive::lifecycle::fleet::{AdmitError, Beat, View};
 use rbee_hive::lifecycle::{Fleet, Policy};
 use rbee_hive::models::remote::{Digest, RemoteFile, Revision};
 use rbee_hive::models::{ModelRef, Selection};
@@ -215,6 +215,19 @@ impl World for Memory {
         self.dies(ExitStatus::Code(0));
     }
 
+    fn drain(&mut self, drain: bool, stop_idle: bool) {
+        let now = self.now;
+        let (workers, effects) = self.fleet().drain(drain, stop_idle, now);
+        assert!(workers.is_some());
+        self.perform(effects);
+    }
+
+    fn expect_spawns_refused(&mut self) {
+        let now = self.now;
+        let (answer, _) = self.fleet().spawn(order(false), None, now, &mut |_| true);
+        assert_eq!(answer, Err(AdmitError::Draining));
+    }
+
     fn backoff_over(&mut self) {
         self.pass(Duration::from_millis(1200), |_| ());
     }
@@ -250,6 +263,13 @@ impl World for Memory {
             "its process is gone" => self.dies(ExitStatus::Signal(9)),
             "it ends because its port is taken" => self.ends(ExitStatus::Code(1), true),
             "it sends a heartbeat" => self.beat(None),
+            "one of its two slots is taken" => {
+                let (id, now, health) = (self.id(), self.now, ReportedHealth::Healthy);
+                let beat = Beat { health, state: None, slots_total: Some(2), slots_available: Some(1) };
+                let (answer, effects) = self.fleet().beat(&id, None, beat, now);
+                assert_eq!(answer, Ok(()));
+                self.perform(effects);
+            }
             "its launch fails" => {
                 let view = self.view();
                 let error = LaunchError::Failed("no such program".to_owned());

@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 const HIVE: &str = env!("CARGO_BIN_EXE_rbee-hive");
-const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
+pub const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
 
 /// A range of ports that no other test of this run uses: each process takes ranges of its own.
 pub fn port_range(count: u16) -> (u16, u16) {

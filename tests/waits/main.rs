@@ -2,6 +2,7 @@
 
 mod conformance;
 mod downloads;
+mod draining;
 mod faults;
 mod kinds;
 mod logs;

@@ -27,6 +27,7 @@ const NAMES: [&str; 8] =
 
 /// 204 if a worker as asked for in `query` would be admitted now.
 pub(super) fn capacity(api: &Api, query: &str, online: Option<Instant>) -> Result<Answer, Halt> {
+    api.check_takes_spawns()?;
     let wish = Wish::read(&Arguments::from_query(query, &NAMES)?, "model")?;
     let weighed = weigh(api, &wish, online)?;
     let placed = api

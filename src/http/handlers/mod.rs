@@ -8,7 +8,10 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use log::{debug, warn};
 
-use crate::api::{API_VERSION, Health, HealthStatus, HiveStatus, ShutdownResponse, ShutdownWorkers};
+use crate::api::{
+    API_VERSION, DrainResponse, Health, HealthStatus, HiveStatus, Readiness, ShutdownResponse,
+    ShutdownWorkers,
+};
 use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Rules;
 use crate::devices::{self, Devices};
@@ -34,7 +37,7 @@ use crate::process::follow::Followers;
 use crate::process::log::Logs;
 use crate::process::versions::Versions;
 
-use arguments::Arguments;
+use arguments::{Arguments, wrong};
 use locate::Halt;
 
 mod arguments;
@@ -115,6 +118,7 @@ impl Api {
         let snapshot = || self.picture.snapshot();
         match route {
             Route::Health => Some(Ok(health(snapshot().status))),
+            Route::Readiness => Some(Ok(readiness(snapshot().status))),
             Route::List => {
                 let list = Body::Shared(snapshot().list_json());
                 Some(Ok(Answer::bytes(200, "application/json", list)))
@@ -155,8 +159,9 @@ impl Api {
                 return Ok(Reply::Stream(self.follow(id, tail, seen)?));
             }
             Route::Logs { id, tail, previous, .. } => workers::log_tail(self, &id, tail, previous)?,
+            Route::Drain => self.drain(request)?,
             Route::Shutdown => self.shutdown(request)?,
-            Route::Health | Route::List | Route::Worker(_) | Route::Events => {
+            Route::Health | Route::Readiness | Route::List | Route::Worker(_) | Route::Events => {
                 return Err(ApiError::new(Code::Internal, "a read was handed to a request thread").into());
             }
         };
@@ -189,6 +194,28 @@ impl Api {
         Answer::json(200, &devices::wire(&picture, &hidden, models, workers, disk, Instant::now()))
     }
 
+    fn drain(&self, request: &Request) -> Result<Answer, ApiError> {
+        let arguments = Arguments::parse(&request.body)?;
+        let draining = arguments.flag("drain")?.ok_or_else(|| wrong("drain", "true or false"))?;
+        let stop_idle = arguments.flag("stop_idle")?.unwrap_or(false);
+        if stop_idle && !draining {
+            return Err(wrong("stop_idle", "false where drain is"));
+        }
+        let workers = self.inbox.drain(draining, stop_idle).map_err(no_answer)?;
+        let workers = workers.ok_or_else(shutting_down)?;
+        Ok(Answer::json(200, &DrainResponse { draining, workers }))
+    }
+
+    /// Refuses what would start a worker, while this hive takes none.
+    fn check_takes_spawns(&self) -> Result<(), ApiError> {
+        match self.picture.snapshot().status {
+            // The supervisor takes it when it has begun.
+            HiveStatus::Starting | HiveStatus::Ready => Ok(()),
+            HiveStatus::Draining => Err(draining()),
+            HiveStatus::Stopping | HiveStatus::Stopped => Err(shutting_down()),
+        }
+    }
+
     fn shutdown(&self, request: &Request) -> Result<Answer, ApiError> {
         let arguments = Arguments::parse(&request.body)?;
         let words = [("stop", ShutdownWorkers::Stop), ("keep", ShutdownWorkers::Keep)];
@@ -205,7 +232,7 @@ impl Service for Api {
     fn on_head(&self, head: &Head) -> Result<(), Answer> {
         let admitted = match self.admit(head) {
             // Whoever needs no token is not let in with a body that would be held.
-            Ok((Route::Health, _)) if announces_body(head) => {
+            Ok((Route::Health | Route::Readiness, _)) if announces_body(head) => {
                 Err(ApiError::new(Code::PayloadTooLarge, "this path takes no body"))
             }
             admitted => admitted.map(drop),
@@ -288,11 +315,19 @@ fn announces_body(head: &Head) -> bool {
 
 fn health(status: HiveStatus) -> Answer {
     let status = match status {
-        HiveStatus::Ready => HealthStatus::Alive,
+        HiveStatus::Starting | HiveStatus::Ready | HiveStatus::Draining => HealthStatus::Alive,
         HiveStatus::Stopping | HiveStatus::Stopped => HealthStatus::Stopping,
     };
     let (version, api_version) = (env!("CARGO_PKG_VERSION").to_owned(), API_VERSION.to_owned());
     Answer::json(200, &Health { status, version, api_version })
+}
+
+fn readiness(status: HiveStatus) -> Answer {
+    match status {
+        HiveStatus::Ready => Answer::json(200, &Readiness::Ready),
+        HiveStatus::Stopped => Answer::json(503, &Readiness::NotReady { reason: HiveStatus::Stopping }),
+        reason => Answer::json(503, &Readiness::NotReady { reason }),
+    }
 }
 
 fn no_answer(why: NoAnswer) -> ApiError {
@@ -310,10 +345,15 @@ fn shutting_down() -> ApiError {
     ApiError::new(Code::ShuttingDown, "this hive is shutting down")
 }
 
+fn draining() -> ApiError {
+    ApiError::new(Code::Draining, "this hive is drained: it takes no new workers until somebody ends that")
+}
+
 /// A route's name in log lines: nothing of the request is in it.
 fn name(route: &Route) -> &'static str {
     match route {
         Route::Health => "health",
+        Route::Readiness => "readiness",
         Route::Devices => "devices",
         Route::Capacity { .. } => "capacity",
         Route::Spawn => "spawn",
@@ -332,6 +372,7 @@ fn name(route: &Route) -> &'static str {
         Route::CancelDownload { .. } => "cancel_download",
         Route::Models => "models",
         Route::DeleteModel { .. } => "delete_model",
+        Route::Drain => "drain",
         Route::Shutdown => "shutdown",
     }
 }

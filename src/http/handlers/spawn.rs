@@ -18,11 +18,12 @@ use super::arguments::{Arguments, wrong};
 use super::locate::{Halt, no_space};
 use super::weigh::{Weighed, weigh};
 use super::wish::Wish;
-use super::{Api, capacity, no_answer, shutting_down};
+use super::{Api, capacity, draining, no_answer, shutting_down};
 
 pub(super) fn spawn(api: &Api, request: &Request, online: Option<Instant>) -> Result<Answer, Halt> {
-    if api.picture.snapshot().status != HiveStatus::Ready {
-        return Err(shutting_down().into());
+    // In a drained hive, too, the same key gives the same worker.
+    if api.picture.snapshot().status != HiveStatus::Draining {
+        api.check_takes_spawns()?;
     }
     let key = idempotency_key(request)?;
     if let Some(key) = &key
@@ -30,6 +31,7 @@ pub(super) fn spawn(api: &Api, request: &Request, online: Option<Instant>) -> Re
     {
         return Ok(accepted(api, view));
     }
+    api.check_takes_spawns()?;
     let (order, wish, weighed) = order(api, &Arguments::parse(&request.body)?, online)?;
     let admitted = api.inbox.spawn(order, key).map_err(no_answer)?.map_err(|error| match error {
         AdmitError::NoRoom(refused) => capacity::refusal(api, &wish, &weighed, refused),
@@ -115,6 +117,7 @@ fn refusal(error: &AdmitError) -> ApiError {
             ApiError::new(Code::Overloaded, "this hive has as many workers as it can have")
         }
         AdmitError::NoFreePort => ApiError::new(Code::NoFreePort, "no port of --worker-ports is free"),
+        AdmitError::Draining => draining(),
         AdmitError::ShuttingDown | AdmitError::NoRoom(_) => shutting_down(),
     }
 }

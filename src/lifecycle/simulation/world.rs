@@ -141,6 +141,14 @@ impl World {
             }
             Act::Stray { who, what } => self.stray(who, what)?,
             Act::Restart { keep } => self.restart(keep)?,
+            Act::Drain { drain, stop_idle } => {
+                let (workers, effects) = self.fleet.drain(drain, stop_idle, self.now);
+                expect(workers.is_none() == self.fleet.is_stopping(), || {
+                    "drained in the cascade".to_owned()
+                })?;
+                expect(workers.is_none() || self.fleet.is_draining() == drain, || "not as asked".to_owned())?;
+                self.perform(effects)?;
+            }
             Act::Cascade { force } => {
                 let (count, effects) = self.fleet.cascade(force, self.now);
                 expect(count >= self.fleet.len(), || "the cascade miscounts".to_owned())?;
@@ -171,6 +179,7 @@ impl World {
                     expect(known == id, || "the same key gave another worker".to_owned())?;
                 }
                 if !admitted.again {
+                    expect(!self.fleet.is_draining(), || format!("{id} came into a drained hive"))?;
                     expect(!self.seen.contains_key(&id), || format!("an id was given twice: {id}"))?;
                     self.manners.insert(id.clone(), manners);
                     if let Some(key) = key {
@@ -180,6 +189,9 @@ impl World {
             }
             Err(AdmitError::ShuttingDown) => {
                 expect(self.fleet.is_stopping(), || "refused without a cascade".to_owned())?;
+            }
+            Err(AdmitError::Draining) => {
+                expect(self.fleet.is_draining(), || "refused without a drain".to_owned())?;
             }
             Err(AdmitError::NoFreePort | AdmitError::TooManyWorkers | AdmitError::NoRoom(_)) => {}
         }

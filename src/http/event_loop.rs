@@ -44,6 +44,8 @@ pub(super) struct EventLoop {
     /// When the deadlines are looked at next, and when they were last.
     sweep_at: Option<Instant>,
     swept_at: Instant,
+    /// What came while this loop stood still is looked at first.
+    stood_still: bool,
     /// Accepting goes on then.
     paused_until: Option<Instant>,
     warned_at: Option<Instant>,
@@ -75,6 +77,7 @@ impl EventLoop {
             again: Vec::new(),
             sweep_at: None,
             swept_at: Instant::now(),
+            stood_still: false,
             paused_until: None,
             warned_at: None,
             stop_at: None,
@@ -116,7 +119,7 @@ impl EventLoop {
                 let mail = self.desk.inbox.take();
                 self.read(mail);
             }
-            self.sweep();
+            self.sweep(events.len() == EVENTS);
             if self.paused_until.is_some_and(|at| at <= self.desk.now) {
                 self.resume();
             } else if callers {
@@ -312,11 +315,17 @@ impl EventLoop {
         }
     }
 
-    fn sweep(&mut self) {
+    /// `more`: there may be events that were not taken yet.
+    fn sweep(&mut self, more: bool) {
         let now = self.desk.now;
-        if self.sweep_at.is_none_or(|at| now < at) {
+        let Some(at) = self.sweep_at.filter(|at| *at <= now) else { return };
+        // A process that was stopped is not its clients' fault: what they sent meanwhile counts before what is
+        // overdue, and is there without waiting.
+        let first = !std::mem::replace(&mut self.stood_still, now > at + limits::SLEPT_AFTER);
+        if self.stood_still && (first || more) {
             return;
         }
+        self.stood_still = false;
         (self.sweep_at, self.swept_at) = (None, now);
         let deadlines = self.connections.iter().filter_map(|(token, c)| Some((c.deadline()?, token)));
         let (due, later): (Vec<_>, Vec<_>) = deadlines.partition(|(at, _)| *at <= now);

@@ -379,7 +379,7 @@ impl Fleet {
     /// Takes in what happened.
     pub fn on(&mut self, event: Event, now: Instant) -> Effects {
         if let Event::Slept(gap) = event {
-            self.slept(gap);
+            self.slept(gap, now);
         }
         let mut out = self.fire(now);
         match event {
@@ -749,13 +749,17 @@ impl Fleet {
         });
     }
 
-    fn slept(&mut self, gap: Duration) {
+    fn slept(&mut self, gap: Duration, now: Instant) {
+        // Who is killed only now has the same time to die.
+        if let Some(cascade) = &mut self.cascade {
+            cascade.kill_at = cascade.kill_at.max(now.min(cascade.kill_at + gap));
+        }
         for worker in self.workers.values_mut() {
             match worker {
                 AnyWorker::Spawning(w) => w.slept(gap),
                 AnyWorker::Ready(w) => w.slept(gap),
                 AnyWorker::Busy(w) => w.slept(gap),
-                AnyWorker::Stopping(_) => {}
+                AnyWorker::Stopping(w) => w.slept(gap),
             }
         }
     }

@@ -152,9 +152,16 @@ impl Serving {
             .min()
     }
 
-    /// The machine slept: silence is counted anew by so much.
+    /// The machine slept: silence is counted anew by so much, and an answer that did not come meanwhile may have
+    /// waited for us.
     pub fn slept(&mut self, gap: Duration) {
         self.silent_at = self.silent_at.map(|at| at + gap);
         self.forget_at = self.forget_at.map(|at| at + gap);
+        self.deaf_probes = 0;
+        for turn in [&mut self.probe, &mut self.count] {
+            if let Turn::Asked(lost_at) = turn {
+                *lost_at += gap;
+            }
+        }
     }
 }

@@ -444,9 +444,13 @@ impl Worker<Spawning> {
 
     /// The machine slept: what was to show that nothing moves starts anew by so much.
     pub(super) fn slept(&mut self, gap: Duration) {
-        if let Step::Loading(loading) = &mut self.state.step {
-            loading.quiet_by += gap;
-            loading.total_by += gap;
+        match &mut self.state.step {
+            Step::Loading(loading) => {
+                loading.quiet_by += gap;
+                loading.total_by += gap;
+            }
+            Step::Waiting { give_up_at, .. } => *give_up_at += gap,
+            _ => {}
         }
     }
 }

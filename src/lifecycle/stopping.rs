@@ -1,6 +1,6 @@
 //! A worker on its way out: asked, terminated, killed, and gone when nothing of its group is left.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::id::Pgid;
 use crate::limits::LOG_TAIL_WAIT;
@@ -104,6 +104,11 @@ impl Worker<Stopping> {
             }
             Stage::Asked(_) | Stage::Termed => {}
         }
+    }
+
+    /// The machine slept: the log may have been read meanwhile.
+    pub(super) fn slept(&mut self, gap: Duration) {
+        self.state.tail_by = self.state.tail_by.map(|at| at + gap);
     }
 
     /// Whether nothing is left of it.

@@ -175,8 +175,16 @@ impl Inbox {
 
     fn ask<R>(&self, input: impl FnOnce(Sender<R>) -> Input) -> Result<R, NoAnswer> {
         let (reply, answer) = bounded(1);
+        let asked_at = Instant::now();
         self.0.send(input(reply)).map_err(|_| NoAnswer::Ended)?;
-        answer.recv_timeout(REPLY_WAIT).map_err(|error| match error {
+        let mut answered = answer.recv_timeout(REPLY_WAIT);
+        // This thread stood still, and so did the supervisor: it has its time anew.
+        if let Err(RecvTimeoutError::Timeout) = answered
+            && asked_at.elapsed() > REPLY_WAIT + SLEPT_AFTER
+        {
+            answered = answer.recv_timeout(REPLY_WAIT);
+        }
+        answered.map_err(|error| match error {
             RecvTimeoutError::Timeout => NoAnswer::Late,
             RecvTimeoutError::Disconnected => NoAnswer::Ended,
         })
@@ -200,9 +208,9 @@ pub trait Surroundings {
 /// Drives `fleet` until its end is over.
 pub fn run(fleet: Fleet, outbox: &Outbox, picture: &Picture, around: impl Surroundings) -> Ended {
     let mut supervisor = Supervisor { fleet, picture, around, clock: Clock::new(), to_stop: 0, stopped: 0 };
+    let mut looked_at = Instant::now();
     loop {
-        let slept_from = Instant::now();
-        if supervisor.fleet.is_done(slept_from) {
+        if supervisor.fleet.is_done(looked_at) {
             break;
         }
         let wake = supervisor.fleet.next_deadline();
@@ -212,11 +220,12 @@ pub fn run(fleet: Fleet, outbox: &Outbox, picture: &Picture, around: impl Surrou
         };
         let now = Instant::now();
         // Counted from the last look, not from the deadline: what came due meanwhile is not due at once.
-        if wake.is_some_and(|wake| now > wake.max(slept_from) + SLEPT_AFTER) {
-            let gap = now - slept_from;
+        if wake.is_some_and(|wake| now > wake.max(looked_at) + SLEPT_AFTER) {
+            let gap = now - looked_at;
             warn!("the hive stood still; silence meanwhile counts for nothing gap_ms={}", gap.as_millis());
             supervisor.take(Input::Event(Event::Slept(gap)), now);
         }
+        looked_at = now;
         match received {
             Ok(input) => supervisor.take(input, now),
             Err(RecvTimeoutError::Timeout) => supervisor.take(Input::Event(Event::Tick), now),

@@ -225,6 +225,7 @@ impl WorkerIo {
         while let Some((deadline, key)) = self.deadlines.first().copied()
             && deadline <= now
         {
+            self.advance(key); // whoever stood still himself finds the answer there
             self.end(key, Err(Failure::Other));
         }
     }

@@ -166,6 +166,37 @@ Feature: The life of a worker
     When the hive sleeps for 300 seconds
     Then its health is healthy
 
+  Scenario: The hive slept while a worker loaded, and its time begins anew
+    Given a hive with a ready timeout of 60 seconds
+    When a probed worker is spawned
+    And it is launched
+    And 50 seconds pass
+    And the hive sleeps for 3600 seconds
+    And 9 seconds pass
+    Then it is spawning
+    When 1 seconds pass
+    Then it gets SIGKILL
+
+  Scenario: The hive slept, and that was no idleness
+    Given a hive with an idle timeout of 60 seconds
+    And a ready native worker
+    When the hive sleeps for 3600 seconds
+    And 59 seconds pass
+    Then it is ready
+    When 1 seconds pass
+    Then it is stopping
+
+  Scenario: The hive slept, and what was not answered meanwhile is no deafness
+    Given a hive with a heartbeat timeout of 90 seconds
+    And a ready native worker
+    When 90 seconds pass
+    And its probe is not answered 2 times
+    And the hive sleeps for 3600 seconds
+    And its probe is not answered 2 times
+    Then it gets nothing
+    When its probe is not answered 1 times
+    Then it gets SIGKILL
+
   Scenario: A worker without work is stopped after the idle timeout
     Given a hive with an idle timeout of 60 seconds
     And a ready native worker

@@ -279,8 +279,10 @@ impl World for Memory {
                 let view = self.view();
                 self.on(Event::Probed { id: view.id, run: view.run, probed: Probed::Ready });
             }
-            "its probe is not answered 3 times" => {
-                for _ in 0..3 {
+            _ if step.starts_with("its probe is not answered") => {
+                let times: u32 =
+                    step.split(' ').nth(5).and_then(|n| n.parse().ok()).expect("a number of times");
+                for _ in 0..times {
                     let view = self.view();
                     self.on(Event::Probed { id: view.id, run: view.run, probed: Probed::NotReady });
                     self.pass(Duration::from_secs(1), |_| ());

@@ -7,5 +7,6 @@ mod faults;
 mod kinds;
 mod logs;
 mod provision;
+mod sleep;
 #[path = "../support/mod.rs"]
 mod support;

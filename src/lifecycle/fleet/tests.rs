@@ -1,5 +1,40 @@
 use super::super::simulation::{Seeded, ledger, order};
 use super::*;
+use crate::id::Pgid;
+use crate::lifecycle::event::{ExitStatus, Signal};
+
+#[test]
+fn a_hive_that_slept_through_its_cascade_kills_and_sees_the_death_before_it_ends() {
+    let policy = Policy {
+        heartbeat_timeout: Duration::from_secs(90),
+        ready_timeout: Duration::from_secs(300),
+        grace: Duration::from_secs(30),
+        idle_timeout: None,
+        restart_limit: 0,
+    };
+    let mut fleet = Fleet::new(policy, 9000..=9003, ledger(), Box::new(Seeded::new(1)));
+    let mut now = Instant::now();
+    let id = fleet.spawn(order(true, None), None, now, &mut |_| true).0.unwrap().view.id;
+    fleet.on(Event::Launched { id: id.clone(), run: Run(1), pgid: Pgid(100) }, now);
+    fleet.cascade(false, now);
+    now += Duration::from_secs(3600);
+    let effects = fleet.on(Event::Slept(Duration::from_secs(3600)), now);
+    let kill = Effect::Signal { id: id.clone(), run: Run(1), signal: Signal::Kill };
+    assert_eq!(effects, [kill]);
+    assert!(!fleet.is_done(now), "it dies in this moment");
+    now += Duration::from_secs(1);
+    fleet.on(
+        Event::Exited { id: id.clone(), run: Run(1), status: ExitStatus::Signal(9), port_lost: false },
+        now,
+    );
+    fleet.on(Event::GroupDead { id: id.clone(), run: Run(1) }, now);
+    assert!(!fleet.is_done(now), "its log is being read");
+    now += Duration::from_secs(3600);
+    fleet.on(Event::Slept(Duration::from_secs(3600)), now);
+    assert!(!fleet.is_done(now), "the answer may be there already");
+    fleet.on(Event::LogTail { id, run: Run(1), lines: Vec::new(), reason: None }, now);
+    assert!(fleet.is_done(now) && fleet.is_empty());
+}
 
 #[test]
 fn the_key_of_a_worker_that_is_forgotten_stands_for_the_next_one() {

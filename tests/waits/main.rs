@@ -1,5 +1,6 @@
 //! Topics whose tests mostly wait, for retries, deadlines and probes: one program, so that they wait together.
 
+mod clock;
 mod conformance;
 mod downloads;
 mod draining;

@@ -62,6 +62,9 @@ pub(super) fn check_unpacked(headers: &HeaderMap) -> Result<(), HubError> {
 
 /// When to come back. A 429 for a rate that is used up says so in `RateLimit`; else it is `Retry-After`.
 fn retry_after(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    // What the hub's own clock says now, if it says: ours may be wrong.
+    let its_now = text(headers, "date").and_then(|value| DateTimeParser::new().parse_timestamp(value).ok());
+    let now = its_now.unwrap_or(now);
     let limit = || text(headers, "ratelimit").filter(|_| status == 429).and_then(rate_limit);
     limit().or_else(|| text(headers, "retry-after").and_then(|value| moment(value, now)))
 }
@@ -202,6 +205,9 @@ mod tests {
         assert_eq!(wait(&[("retry-after", "7")]), Some(7));
         assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]), Some(60));
         assert_eq!(wait(&[("retry-after", "Thu, 21 Oct 2010 07:28:00 GMT")]), Some(0));
+        let dated =
+            [("date", "Sat, 01 Jan 2050 00:00:00 GMT"), ("retry-after", "Sat, 01 Jan 2050 00:00:09 GMT")];
+        assert_eq!(wait(&dated), Some(9), "the clock that counts is the hub's");
         let longest = RETRY_AFTER_MAX.as_secs();
         assert_eq!(wait(&[("retry-after", "99999999999999999999999")]), Some(longest));
         assert_eq!(wait(&[("retry-after", "Thu, 31 Dec 2099 23:59:59 GMT")]), Some(longest));

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rbee_hive::api::{Heartbeat, State, WorkerHealth};
+use rbee_hive::mock::hub::{self, Hub, Repository};
 use rbee_hive::mock::queen::{Options, Queen};
 use serde_json::{Value, json};
 use support::{Builder, Hive, MOCK, PATIENCE, eventually, kill};
@@ -203,7 +204,7 @@ fn a_hive_that_stood_still_for_minutes_takes_nobodys_silence_for_illness() {
         for night in NIGHTS {
             scope.spawn(move || sleep(night, seconds, short_times(), 12));
             let ordinary = Hive::builder().kind(ticking("30s"));
-            scope.spawn(move || sleep(night, seconds, ordinary, 100));
+            scope.spawn(move || sleep(night, seconds, ordinary, 50));
         }
     });
 }
@@ -247,4 +248,36 @@ fn a_worker_that_is_deaf_and_not_silent_lives_on() {
     let worker = hive.worker(&id);
     assert_eq!((&worker["state"], &worker["pid"]), (&json!("ready"), &first["pid"]));
     assert_eq!(worker["restart_count"], 0);
+}
+
+#[test]
+fn a_download_goes_on_after_the_hive_stood_still() {
+    let rate = Some(512 * 1024);
+    let hub = Hub::start(hub::Options { rate, ..hub::Options::default() }).unwrap();
+    hub.add("org/tiny", Repository::new().with("m-Q8_0.gguf", vec![7; 4 * 1024 * 1024]));
+    let hive = Hive::builder()
+        .env("HF_ENDPOINT", hub.url())
+        .env("HF_HUB_OFFLINE", "0")
+        .env("HF_HUB_DOWNLOAD_TIMEOUT", "1")
+        .start();
+    let begun = hive.post("/v1/models/download", &json!({"model_ref": "hf:org/tiny"})).json();
+    let id = begun["download_id"].as_str().unwrap();
+    let mut progress = hive.stream(&format!("/v1/models/download/progress?id={id}"), "");
+    let mut attempts = 0;
+    let mut slept = false;
+    loop {
+        let (_, told) = progress.next_event().expect("the stream ends with its end");
+        attempts = told["attempt"].as_u64().unwrap_or(attempts);
+        match told["stage"].as_str() {
+            Some("downloading") if !slept && told["bytes_downloaded"].as_u64() > Some(0) => {
+                hive.signal(SIGSTOP);
+                std::thread::sleep(Duration::from_secs(4)); // longer than a transfer may stall
+                hive.signal(SIGCONT);
+                slept = true;
+            }
+            Some("complete") => break,
+            stage => assert_ne!(stage, Some("error"), "{told}\n{}", hive.log()),
+        }
+    }
+    assert!(slept && attempts <= 2, "one attempt at most was lost: {attempts}");
 }

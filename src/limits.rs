@@ -16,6 +16,10 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// From the end of the head to the end of the body; beyond it 408.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted; the kernel keeps to its own bound (`net.core.somaxconn`) as well. Beyond it
+/// callers are not let in and try again after 1 s, 3 s, 7 s … The library's 128 were full within minutes of standing
+/// still.
+pub const LISTEN_BACKLOG: i32 = 4096;
 /// A kept connection without a request is closed after this.
 pub const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(75);
 /// A client that does not read: without progress of a write for so long, it is closed.

@@ -87,6 +87,7 @@ impl Server {
     /// If the system has no threads or descriptors to give.
     pub fn start(listener: TcpListener, options: Options, service: Arc<dyn Service>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        rustix::net::listen(&listener, limits::LISTEN_BACKLOG)?; // it listens already; this only lets more wait
         // Inherited by every connection: an answer must not wait for the acknowledgement of the last.
         rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
         let address = listener.local_addr()?;

@@ -443,6 +443,32 @@ fn sighup_reads_tokens_again() {
     assert!(!hive.log().contains("second") && !hive.log().contains("two words"));
 }
 
+#[test]
+fn sighup_reads_the_queens_own_token_again_and_a_mistake_leaves_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("queens-token");
+    let write = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("hers\n");
+    let queen = attentive_queen();
+    let hive = Hive::builder()
+        .token("ours")
+        .arg("--queen-token-file", file.display())
+        .arg("--queen-url", &queen.url)
+        .start();
+    queen.wait_for("Bearer hers");
+    write("hers-too\n");
+    hive.signal(SIGHUP);
+    queen.wait_for("Bearer hers-too");
+    assert_eq!(hive.get("/v1/workers").status, 200, "the hive's own is another one, and stays");
+    std::fs::remove_file(&file).unwrap();
+    hive.signal(SIGHUP);
+    logged(&hive, "the queen's token not read again, the old one stays");
+    queen.wait_for("Bearer hers-too");
+}
+
 /// A queen that keeps what she is shown.
 struct Queen {
     url: String,

@@ -210,6 +210,26 @@ fn a_hive_that_stood_still_for_minutes_takes_nobodys_silence_for_illness() {
 }
 
 #[test]
+fn whoever_calls_a_hive_that_stands_still_is_answered_when_it_goes_on() {
+    let hive = Hive::start();
+    hive.signal(SIGSTOP);
+    let request = b"GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let callers: Vec<TcpStream> = (0..400)
+        .map(|_| {
+            // Whom the kernel does not let in tries for minutes.
+            let mut caller = TcpStream::connect_timeout(&hive.address, PATIENCE).expect("it is let in");
+            caller.set_read_timeout(Some(PATIENCE)).unwrap();
+            caller.write_all(request).unwrap();
+            caller
+        })
+        .collect();
+    hive.signal(SIGCONT);
+    for caller in &callers {
+        assert!(answer(caller, "}").starts_with("HTTP/1.1 200 "));
+    }
+}
+
+#[test]
 fn a_worker_that_hangs_is_killed_and_started_again() {
     std::thread::scope(|scope| {
         for kind in ["ticking", "mock-probe"] {

@@ -3,8 +3,7 @@ use super::*;
 use crate::id::Pgid;
 use crate::lifecycle::event::{ExitStatus, Signal};
 
-#[test]
-fn a_hive_that_slept_through_its_cascade_kills_and_sees_the_death_before_it_ends() {
+fn fleet() -> Fleet {
     let policy = Policy {
         heartbeat_timeout: Duration::from_secs(90),
         ready_timeout: Duration::from_secs(300),
@@ -12,7 +11,12 @@ fn a_hive_that_slept_through_its_cascade_kills_and_sees_the_death_before_it_ends
         idle_timeout: None,
         restart_limit: 0,
     };
-    let mut fleet = Fleet::new(policy, 9000..=9003, ledger(), Box::new(Seeded::new(1)));
+    Fleet::new(policy, 9000..=9003, ledger(), Box::new(Seeded::new(1)))
+}
+
+#[test]
+fn a_hive_that_slept_through_its_cascade_kills_and_sees_the_death_before_it_ends() {
+    let mut fleet = fleet();
     let mut now = Instant::now();
     let id = fleet.spawn(order(true, None), None, now, &mut |_| true).0.unwrap().view.id;
     fleet.on(Event::Launched { id: id.clone(), run: Run(1), pgid: Pgid(100) }, now);
@@ -37,15 +41,33 @@ fn a_hive_that_slept_through_its_cascade_kills_and_sees_the_death_before_it_ends
 }
 
 #[test]
-fn the_key_of_a_worker_that_is_forgotten_stands_for_the_next_one() {
-    let policy = Policy {
-        heartbeat_timeout: Duration::from_secs(90),
-        ready_timeout: Duration::from_secs(300),
-        grace: Duration::from_secs(30),
-        idle_timeout: None,
-        restart_limit: 0,
+fn whoever_waits_for_the_place_of_another_waits_on_after_the_hive_slept() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut fleet = fleet();
+    let mut now = Instant::now();
+    let spawn = |fleet: &mut Fleet, now| {
+        let mut order = order(false, None); // two of this size are too many
+        order.choices[0].need.bytes = 60;
+        order.make_room = true;
+        fleet.spawn(order, None, now, &mut |_| true).0.unwrap().view.id
     };
-    let mut fleet = Fleet::new(policy, 9000..=9003, ledger(), Box::new(Seeded::new(1)));
+    let (first, run) = (spawn(&mut fleet, now), Run(1));
+    fleet.on(Event::Launched { id: first.clone(), run, pgid: Pgid(100) }, now);
+    fleet.ready(&first, Some(run), None, now).0.unwrap();
+    let second = spawn(&mut fleet, now);
+    now += HOUR;
+    let effects = fleet.on(Event::Slept(HOUR), now);
+    assert_eq!(effects, [Effect::Signal { id: first.clone(), run, signal: Signal::Kill }]);
+    fleet.on(Event::Exited { id: first.clone(), run, status: ExitStatus::Signal(9), port_lost: false }, now);
+    fleet.on(Event::GroupDead { id: first.clone(), run }, now);
+    let effects = fleet.on(Event::LogTail { id: first, run, lines: Vec::new(), reason: None }, now);
+    let launched = |effect: &Effect| matches!(effect, Effect::Disk(DiskJob::Launch(job)) if job.id == second);
+    assert!(effects.iter().any(launched), "{effects:?}");
+}
+
+#[test]
+fn the_key_of_a_worker_that_is_forgotten_stands_for_the_next_one() {
+    let mut fleet = fleet();
     let now = Instant::now();
     let spawn = |fleet: &mut Fleet, key: &str| {
         let (admitted, _) = fleet.spawn(order(false, None), Some(key.to_owned()), now, &mut |_| true);

@@ -232,17 +232,16 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
 
     // Each thread stands before the handle that keeps it going, so that an early return drops that first.
     let (exits_thread, exits) = exits::start(owner.clone(), guardian.clone(), tell(&inbox))?;
-    let mut adopted = Vec::new();
+    let (mut adopted, mut adopted_records) = (Vec::new(), Vec::new());
     for Orphan { mut record, pgid, started, pidfd, age } in orphans {
         if let Some(folder) = &record.install {
             record.job.plan = with_install(&record.job.plan, &shelf, folder);
         }
         let (id, run, standing) = (record.job.id.clone(), record.job.run, record.standing);
         let at = SocketAddr::new(worker_host, record.job.port);
-        // The fleet must know it before its end can be told.
-        inbox.adopt(Adopted { job: record.job.clone(), pgid, standing, age });
+        adopted.push(Adopted { job: record.job.clone(), pgid, standing, age });
         exits.send(exits::Job::Adopt { id, run, pgid, pidfd, started, at, ward: guardian.ward() });
-        adopted.push(record);
+        adopted_records.push(record);
     }
     let (worker_io_thread, worker_io) =
         worker_io::start(worker_io::Config { host: worker_host, logs: Arc::clone(&logs) }, tell(&inbox))?;
@@ -256,7 +255,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         guardian: guardian.clone(),
         descriptors,
     };
-    let (launch_thread, launch) = launch::start(launch_config, adopted, render, exits.clone(), tell(&inbox))?;
+    let (launch_thread, launch) =
+        launch::start(launch_config, adopted_records, render, exits.clone(), tell(&inbox))?;
     let (follow_thread, followers) = follow::start(Arc::clone(&logs))?;
     // Before the first look: an older picture than the one that it has, it does not take.
     let ledger = Ledger::new(config.rules.clone(), DevicesPicture::unknown());
@@ -289,6 +289,17 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let (provision_thread, provisions) =
         Provisions::start(Arc::clone(&shelf), unused_installs, artifacts, changed)?;
 
+    let policy = Policy {
+        heartbeat_timeout: config.worker_heartbeat_timeout,
+        ready_timeout: config.ready_timeout,
+        grace: config.shutdown_timeout,
+        idle_timeout: config.idle_timeout,
+        restart_limit: config.restart_limit,
+    };
+    let mut fleet = Fleet::new(policy, config.worker_ports.clone(), ledger, Box::new(entropy));
+    // Before the queen, or anybody else, is told what there is.
+    let first = supervisor::take_over(&mut fleet, &picture, adopted);
+
     let heartbeat = heartbeat(config.hive_id.clone(), urls.for_queen, boot_id.clone(), &picture);
     let relay = config
         .queen
@@ -303,13 +314,6 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     // All that would end the process by default: it must not end over living workers.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD])?;
     let reaper = exits.clone();
-    let policy = Policy {
-        heartbeat_timeout: config.worker_heartbeat_timeout,
-        ready_timeout: config.ready_timeout,
-        grace: config.shutdown_timeout,
-        idle_timeout: config.idle_timeout,
-        restart_limit: config.restart_limit,
-    };
     let hands = Hands {
         launch,
         exits,
@@ -326,14 +330,13 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let ended = Arc::new(OnceLock::new());
     let supervisor = {
         let (picture, ended, signals) = (Arc::clone(&picture), Arc::clone(&ended), signals.handle());
-        let fleet = Fleet::new(policy, config.worker_ports.clone(), ledger, Box::new(entropy));
         // For a start that fails: after the cascade nobody listens any more.
         let inbox = inbox.clone();
         let stop = move || {
             let _ = inbox.cascade(true);
         };
         let body = move || {
-            let _ = ended.set(supervisor::run(fleet, &outbox, &picture, hands));
+            let _ = ended.set(supervisor::run(fleet, first, &outbox, &picture, hands));
             signals.close();
         };
         Joined::spawn_vital("supervisor", stop, body)?

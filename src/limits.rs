@@ -304,6 +304,8 @@ pub const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const RECORDS_MAX: usize = 4 * WORKERS_MAX;
 /// Time between two questions to a native worker that was adopted and has not called since.
 pub const ESTRANGED_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// A hive that starts is not ready before workers that it adopted have answered, or this time is over.
+pub const ADOPTION_WAIT: Duration = Duration::from_secs(2);
 /// A hive that ends and keeps its workers waits so long for launches that are under way; what is not known to run by
 /// then is for the next hive to find.
 pub const KEEP_WAIT: Duration = Duration::from_secs(5);

@@ -92,6 +92,29 @@ fn the_next_hive_takes_over_what_a_killed_one_left() {
 }
 
 #[test]
+fn a_hive_is_ready_when_those_that_it_adopted_have_answered_or_had_their_time() {
+    let mut hive = builder().start();
+    let id = hive.spawn("mock-probe", "");
+    let worker = pid(&hive.wait_state(&id, "ready"));
+    kill(worker, 19);
+    hive.kill();
+    // One whose hive has died is woken by the kernel, if it is stopped.
+    eventually("it runs", || {
+        !std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap().contains(") T ")
+    });
+    kill(worker, 19);
+    let hive = hive.restart(builder());
+    let ready = hive.get("/ready");
+    assert_eq!((ready.status, &ready.json()["reason"]), (503, &json!("starting")), "{}", ready.text);
+    let refused = hive.post("/v1/workers/spawn", &json!({"model_ref": hive.model_ref(), "kind": "mock"}));
+    assert_eq!(refused.status, 202, "{}", refused.text);
+    eventually("it is ready all the same", || hive.get("/ready").status == 200);
+    kill(worker, 18);
+    eventually("it answers", || hive.worker(&id)["last_heartbeat"].is_string());
+    cascade(hive);
+}
+
+#[test]
 fn an_adopted_worker_that_dies_is_seen_at_once_and_started_again() {
     let mut hive = builder().start();
     let [native, probed] = two_ready(&hive);

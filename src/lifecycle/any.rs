@@ -86,6 +86,11 @@ impl AnyWorker {
         if let Process::Alive(group) = self.process() { Some(group) } else { None }
     }
 
+    /// Whether it counts as serving, and has neither said nor answered that it lives.
+    pub fn is_unheard(&self) -> bool {
+        matches!(self, Self::Ready(_) | Self::Busy(_)) && self.facts().last_heartbeat.is_none()
+    }
+
     /// Whether its processes are about to be there, or to be gone.
     pub fn is_in_transit(&self) -> bool {
         matches!(self.process(), Process::Starting | Process::Dying)

@@ -19,8 +19,8 @@ use crate::devices::Picture;
 use crate::id::{Device, DownloadId, Entropy, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{
-    CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, KEEP_WAIT, ROOM_WAIT,
-    WORKERS_MAX,
+    ADOPTION_WAIT, CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, KEEP_WAIT,
+    ROOM_WAIT, WORKERS_MAX,
 };
 
 use super::Policy;
@@ -48,6 +48,8 @@ pub struct Fleet {
     gone: VecDeque<Gone>,
     keys: VecDeque<Key>,
     ending: Option<Ending>,
+    /// What was adopted has said by then that it lives, or is not waited for.
+    adopted_by: Option<Instant>,
     news: Vec<View>,
     touched: Vec<View>,
 }
@@ -136,6 +138,7 @@ impl Fleet {
             gone: VecDeque::new(),
             keys: VecDeque::new(),
             ending: None,
+            adopted_by: None,
             news: Vec::new(),
             touched: Vec::new(),
         }
@@ -356,7 +359,14 @@ impl Fleet {
         };
         self.news.push(worker.view());
         self.workers.insert(id, worker);
+        self.adopted_by = Some(now + ADOPTION_WAIT);
         out
+    }
+
+    /// Whether workers that were adopted as serving have not said yet that they do.
+    pub fn is_adopting(&self, now: Instant) -> bool {
+        let mut workers = self.workers.values();
+        self.adopted_by.is_some_and(|by| now < by) && workers.any(AnyWorker::is_unheard)
     }
 
     /// Refuses new workers and lets go of those that run, for the next hive. What has no process ends here. Gives how
@@ -507,7 +517,7 @@ impl Fleet {
         let workers = self.workers.values().filter_map(|worker| worker.deadline(&self.policy));
         let gone = self.gone.front().map(|gone| gone.forget_at);
         let ending = self.ending.map(Ending::over_at);
-        workers.chain(gone).chain(ending).chain(self.ledger.next_deadline()).min()
+        workers.chain(gone).chain(ending).chain(self.adopted_by).chain(self.ledger.next_deadline()).min()
     }
 
     /// Whether the end is over: of a cascade, nothing lives, or what lives did not die of SIGKILL in time; otherwise,
@@ -751,8 +761,8 @@ impl Fleet {
 
     fn slept(&mut self, gap: Duration, now: Instant) {
         // Who is killed only now has the same time to die.
-        if let Some(cascade) = &mut self.cascade {
-            cascade.kill_at = cascade.kill_at.max(now.min(cascade.kill_at + gap));
+        if let Some(Ending::Cascade { kill_at }) = &mut self.ending {
+            *kill_at = (*kill_at).max(now.min(*kill_at + gap));
         }
         for worker in self.workers.values_mut() {
             match worker {
@@ -776,6 +786,7 @@ impl Fleet {
         for id in due {
             self.change(&id, now, &mut out, |worker, fleet, out| fleet.tick(worker, now, out));
         }
+        self.adopted_by.take_if(|by| *by <= now);
         if self.ledger.next_deadline().is_some_and(|at| at <= now) {
             self.ledger.expire(now);
             self.go_on(now, &mut out);

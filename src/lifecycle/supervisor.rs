@@ -36,7 +36,6 @@ enum Input {
     Stop { id: WorkerId, force: bool, reply: Sender<Result<(), AskError>> },
     Drain { drain: bool, stop_idle: bool, reply: Sender<Option<usize>> },
     Cascade { force: bool, reply: Sender<usize> },
-    Adopt(Box<Adopted>),
     Keep { reply: Sender<usize> },
 }
 
@@ -160,11 +159,6 @@ impl Inbox {
         self.ask(|reply| Input::Cascade { force, reply })
     }
 
-    /// Takes over a worker that an earlier hive has launched, see [`Fleet::adopt`]. Never blocks.
-    pub fn adopt(&self, adopted: Adopted) {
-        let _ = self.0.send(Input::Adopt(Box::new(adopted)));
-    }
-
     /// Ends the hive without its workers, see [`Fleet::keep`]. Gives the number of workers that are kept.
     ///
     /// # Errors
@@ -205,9 +199,32 @@ pub trait Surroundings {
     fn gone(&mut self, id: &WorkerId);
 }
 
-/// Drives `fleet` until its end is over.
-pub fn run(fleet: Fleet, outbox: &Outbox, picture: &Picture, around: impl Surroundings) -> Ended {
+/// Takes over what an earlier hive has launched, and shows it, before anybody looks. Gives what is to be done for it.
+pub fn take_over(fleet: &mut Fleet, picture: &Picture, adopted: Vec<Adopted>) -> Effects {
+    let now = Instant::now();
+    let mut effects = Vec::new();
+    for adopted in adopted {
+        let (LaunchJob { id, run, .. }, pgid) = (&adopted.job, adopted.pgid);
+        info!("worker adopted worker={id} run={run} pid={pgid} standing={:?}", adopted.standing);
+        effects.extend(fleet.adopt(adopted, now));
+    }
+    picture.publish(&Clock::new(), fleet.take_news(), fleet.take_touched(), &[]);
+    if fleet.is_adopting(now) {
+        picture.publish_status(HiveStatus::Starting);
+    }
+    effects
+}
+
+/// Drives `fleet` until its end is over. `first` is what is to be done before anything else.
+pub fn run(
+    fleet: Fleet,
+    first: Effects,
+    outbox: &Outbox,
+    picture: &Picture,
+    around: impl Surroundings,
+) -> Ended {
     let mut supervisor = Supervisor { fleet, picture, around, clock: Clock::new(), to_stop: 0, stopped: 0 };
+    supervisor.around.perform(first);
     let mut looked_at = Instant::now();
     loop {
         if supervisor.fleet.is_done(looked_at) {
@@ -301,15 +318,6 @@ impl<A: Surroundings> Supervisor<'_, A> {
                 }
                 self.finish(effects, || answer_to(&reply, count));
             }
-            Input::Adopt(adopted) => {
-                let LaunchJob { id, run, .. } = &adopted.job;
-                info!(
-                    "worker adopted worker={id} run={run} pid={} standing={:?}",
-                    adopted.pgid, adopted.standing
-                );
-                let effects = self.fleet.adopt(*adopted, now);
-                self.finish(effects, || ());
-            }
             Input::Keep { reply } => {
                 let first = !self.fleet.is_stopping();
                 let (count, effects) = self.fleet.keep(now);
@@ -330,6 +338,11 @@ impl<A: Surroundings> Supervisor<'_, A> {
 
     fn finish(&mut self, effects: Effects, reply: impl FnOnce()) {
         self.publish(&effects);
+        if self.picture.snapshot().status == HiveStatus::Starting && !self.fleet.is_adopting(Instant::now()) {
+            info!("what an earlier hive left is taken over workers={}", self.fleet.len());
+            self.picture.publish_status(HiveStatus::Ready);
+            self.around.published(true);
+        }
         reply();
         self.around.perform(effects);
     }

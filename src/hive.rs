@@ -38,7 +38,7 @@ use crate::cli::{self, CliError, Parsed};
 use crate::clock::rfc3339;
 use crate::config::{Config, Orphans};
 use crate::devices::{self, Devices, Picture as DevicesPicture, child};
-use crate::http::handlers::{self, Api};
+use crate::http::handlers::{self, Api, Entry};
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
 use crate::id::{DownloadId, Pgid, SystemEntropy, WorkerId};
 use crate::kinds::provision::Provisions;
@@ -351,6 +351,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let (hub_desk, hub_requests) = bounded(HUB_QUEUE_MAX);
     let api = Api {
         token,
+        entry: Entry::default(),
         picture: Arc::clone(&picture),
         inbox: inbox.clone(),
         kinds: Arc::clone(shelf.kinds()),

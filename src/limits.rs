@@ -76,6 +76,20 @@ pub const HTTP_DRAIN: Duration = Duration::from_secs(1);
 /// A request that changes something waits for the supervisor's answer at most so long; then 503.
 pub const REPLY_WAIT: Duration = Duration::from_secs(10);
 
+// ---- Wrong tokens ----
+
+/// Wrong tokens from an address within [`ATTEMPTS_WINDOW`]; after so many it gets 429 for [`ATTEMPTS_BLOCK`]. A program
+/// that was set up wrongly is seen before that; who guesses needs millions.
+pub const ATTEMPTS_MAX: u32 = 20;
+/// They are counted from the first one for so long.
+pub const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
+/// How long an address is then not listened to.
+pub const ATTEMPTS_BLOCK: Duration = Duration::from_secs(60);
+/// Addresses of which wrong tokens are remembered; beyond it the one that would be forgotten next is forgotten now.
+pub const ATTEMPTS_SOURCES_MAX: usize = 4096;
+/// A line about a blocked address is written no more often than this; the next one counts those before it.
+pub const ATTEMPTS_LINE_INTERVAL: Duration = Duration::from_secs(1);
+
 // ---- Arguments ----
 
 /// Characters of a model reference.

@@ -329,7 +329,7 @@ fn the_token_is_asked_for_before_anything_else() {
         "/v1/zq7marker",
         "/v1/models",
     ];
-    for path in paths {
+    for (n, path) in paths.into_iter().enumerate() {
         for malformed in [
             "",
             "Authorization: zq7marker\r\n",
@@ -351,7 +351,9 @@ fn the_token_is_asked_for_before_anything_else() {
                 "{path} {malformed:?}"
             );
         }
-        for wrong in ["zq7marker", "s3cret-of-the-hiv", "s3cret-of-the-hive1", "S3cret-of-the-hive"] {
+        // Two of them each time: after too many, none is looked at.
+        let wrong = ["zq7marker", "s3cret-of-the-hiv", "s3cret-of-the-hive1", "S3cret-of-the-hive"];
+        for wrong in [wrong[n % 4], wrong[(n + 1) % 4]] {
             let header = format!("Authorization: Bearer {wrong}\r\n");
             assert_eq!(refused(&hive, path, &header), (401, "INVALID_API_KEY".into()), "{path} {wrong}");
         }

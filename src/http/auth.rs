@@ -46,6 +46,11 @@ pub fn identify(token: Option<&Token>, snapshot: &Snapshot, head: &Head) -> Resu
     worker(secret).ok_or_else(invalid)
 }
 
+/// Whether the token shown is that of a worker's present launch.
+pub fn is_worker(snapshot: &Snapshot, head: &Head) -> bool {
+    bearer(head).is_some_and(|secret| snapshot.by_token(secret).is_some())
+}
+
 /// Checks that `who` may ask for `route`: a worker's token opens its own callbacks and nothing else, and
 /// the queen's token does not open those.
 ///
@@ -82,7 +87,7 @@ fn forbidden() -> ApiError {
 }
 
 /// The secret of `Authorization: Bearer <secret>`: scheme spelt exactly, one blank, one header.
-fn bearer(head: &Head) -> Option<&str> {
+pub fn bearer(head: &Head) -> Option<&str> {
     let secret = head.header("Authorization")?.strip_prefix("Bearer ")?;
     (!secret.is_empty() && secret.bytes().all(|b| b.is_ascii_graphic())).then_some(secret)
 }

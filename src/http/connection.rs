@@ -32,6 +32,7 @@ use rustix::net::{Shutdown, shutdown};
 pub(super) use self::desk::Desk;
 use self::io::Gone;
 use self::streaming::Streaming;
+use super::Peer;
 use super::conn::{Framing, Parser, Step};
 use super::server::Timeouts;
 use super::slots::Token;
@@ -41,6 +42,7 @@ use crate::limits;
 /// A client.
 pub(super) struct Connection {
     socket: OwnedFd,
+    peer: Peer,
     phase: Phase,
     parser: Parser,
     waits: Waits,
@@ -99,9 +101,10 @@ pub(super) enum Fate {
 
 impl Connection {
     /// A new client.
-    pub(super) fn new(socket: OwnedFd, desk: &Desk) -> Self {
+    pub(super) fn new(socket: OwnedFd, peer: Peer, desk: &Desk) -> Self {
         Self {
             socket,
+            peer,
             phase: Phase::Reading,
             parser: Parser::new(),
             waits: Waits::Idle,
@@ -116,8 +119,8 @@ impl Connection {
     }
 
     /// A client too many: it is told so and closed.
-    pub(super) fn surplus(socket: OwnedFd, desk: &mut Desk) -> Self {
-        let mut connection = Self { surplus: true, ..Self::new(socket, desk) };
+    pub(super) fn surplus(socket: OwnedFd, peer: Peer, desk: &mut Desk) -> Self {
+        let mut connection = Self { surplus: true, ..Self::new(socket, peer, desk) };
         connection.refuse_surplus(desk);
         std::mem::swap(&mut connection.output, &mut desk.output);
         connection

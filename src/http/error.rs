@@ -56,6 +56,8 @@ pub enum Code {
     ModelInvalid,
     /// `Expect` asks for what we do not do.
     ExpectationFailed,
+    /// Too many wrong tokens from an address.
+    TooManyAttempts,
     /// A head over the limit.
     HeadTooLarge,
     /// Our mistake.
@@ -106,6 +108,7 @@ impl Code {
             Self::PayloadTooLarge => (413, "PAYLOAD_TOO_LARGE"),
             Self::ExpectationFailed => (417, "EXPECTATION_FAILED"),
             Self::ModelInvalid => (422, "MODEL_INVALID"),
+            Self::TooManyAttempts => (429, "TOO_MANY_ATTEMPTS"),
             Self::HeadTooLarge => (431, "HEAD_TOO_LARGE"),
             Self::Internal => (500, "INTERNAL"),
             Self::NotImplemented => (501, "NOT_IMPLEMENTED"),

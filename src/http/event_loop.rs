@@ -12,13 +12,13 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::Service;
 use super::connection::{Connection, Desk, Fate};
 use super::listener::Listener;
 use super::pool::Pool;
 use super::server::{Shared, Timeouts};
 use super::slots::{Slots, Token};
 use super::ticket::{Inbox, Mail};
+use super::{Peer, Service};
 use crate::limits;
 
 /// What the listener's events carry; no connection has these tokens.
@@ -187,7 +187,7 @@ impl EventLoop {
         for _ in 0..limits::ACCEPTS_PER_TURN {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok(socket) => self.welcome(socket, true),
+                Ok(caller) => self.welcome(caller, true),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) if self.make_room() => {}
                 // What befell the caller before we came to it.
@@ -199,20 +199,20 @@ impl EventLoop {
 
     /// Takes a connection in; beyond the limit in place of an idle one, or else sends it on if it may
     /// `pass`, or refuses it.
-    fn welcome(&mut self, socket: OwnedFd, pass: bool) {
+    fn welcome(&mut self, (socket, peer): (OwnedFd, Peer), pass: bool) {
         if self.listener.is_none() {
             return;
         }
         let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
         if before < self.shared.connections_max || self.make_room() {
-            return self.take_in(Connection::new(socket, &self.desk));
+            return self.take_in(Connection::new(socket, peer, &self.desk));
         }
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         if pass {
-            self.neighbour.put(|mail| mail.strangers.push(socket));
+            self.neighbour.put(|mail| mail.strangers.push((socket, peer)));
         } else if self.surplus < limits::REFUSING_MAX {
             self.surplus += 1;
-            let connection = Connection::surplus(socket, &mut self.desk);
+            let connection = Connection::surplus(socket, peer, &mut self.desk);
             self.take_in(connection);
         }
     }

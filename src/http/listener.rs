@@ -1,12 +1,14 @@
 //! The listening socket that the event loops share.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, Result};
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{SocketFlags, acceptfrom_with};
+
+use super::Peer;
 
 pub(super) struct Listener {
     socket: TcpListener,
@@ -26,11 +28,15 @@ impl Listener {
     /// `AGAIN` if nobody waits; `MFILE` or `NFILE` only if somebody does. The system looks for a descriptor
     /// before it looks for a caller: without one it says so even if nobody waits, or if the caller is about
     /// to get the last one through another loop. No connection may be closed to make room for nobody.
-    pub(super) fn accept(&self) -> Result<OwnedFd> {
+    pub(super) fn accept(&self) -> Result<(OwnedFd, Peer)> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Err(Errno::MFILE | Errno::NFILE) if !self.has_caller() => Err(Errno::AGAIN),
-            result => result,
+            Err(error) => Err(error),
+            Ok((socket, from)) => {
+                let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+                Ok((socket, Peer::new(from.map(|from| from.ip()))))
+            }
         }
     }
 

@@ -7,11 +7,13 @@
 //! - one request of a connection is under way at a time: the next one is parsed when the answer is out;
 //! - every ticket is answered exactly once: a dropped one answers 500.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::Serialize;
 use uuid::Uuid;
 
+pub mod attempts;
 pub mod auth;
 mod conn;
 mod connection;
@@ -62,6 +64,23 @@ impl Head {
         let mut values = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
         let first = values.next()?;
         values.next().is_none().then_some(first.1.as_str())
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Where the connection comes from.
+    pub address: IpAddr,
+    /// The last token that was shown on this connection was the hive's. Kept for the service, which sets it.
+    pub is_known: bool,
+}
+
+impl Peer {
+    /// A stranger.
+    pub(crate) fn new(address: Option<IpAddr>) -> Self {
+        // The system tells it for every TCP connection.
+        Self { address: address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), is_known: false }
     }
 }
 
@@ -135,7 +154,7 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// # Errors
     /// The refusal, which is the answer; the connection is closed after it if a body was still to come.
-    fn on_head(&self, head: &Head) -> Result<(), Answer>;
+    fn on_head(&self, head: &Head, peer: &mut Peer) -> Result<(), Answer>;
 
     /// Called on an event loop with a whole request. Must not block: what needs a disk, the supervisor
     /// or a computation of more than microseconds is handed back as [`Verdict::Thread`].

@@ -171,6 +171,11 @@ pub fn needs_token(path: &str) -> bool {
     (path == "/v1" || path.starts_with("/v1/")) && path != "/v1/health"
 }
 
+/// Whether a path is a callback of workers.
+pub fn is_callback(path: &str) -> bool {
+    matches!(place(path), Some(Place::Ready | Place::Heartbeat))
+}
+
 fn place(path: &str) -> Option<Place<'_>> {
     Some(match path {
         "/health" | "/v1/health" => Place::Health,

@@ -8,7 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use uuid::Uuid;
 
 use super::slots::Token;
-use super::{Answer, ApiError, Code, Source};
+use super::{Answer, ApiError, Code, Peer, Source};
 
 /// What a loop is told by other threads. Its eventfd is written only when there was nothing to read: a
 /// thousand answers between two turns of the loop cost one system call.
@@ -22,7 +22,7 @@ pub(crate) struct Mail {
     /// Answers of requests that left the loop. At most one for each connection.
     pub(crate) replies: Vec<(Token, Reply)>,
     /// Connections that another loop accepted and had no room for.
-    pub(crate) strangers: Vec<OwnedFd>,
+    pub(crate) strangers: Vec<(OwnedFd, Peer)>,
     /// Streams have something new.
     pub(crate) streams_woken: bool,
     /// The end has been announced.

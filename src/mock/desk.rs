@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::http::{
-    Answer, ApiError, Code, Head, Method, Options, Request, Server, Service, Ticket, Timeouts, Verdict,
+    Answer, ApiError, Code, Head, Method, Options, Peer, Request, Server, Service, Ticket, Timeouts, Verdict,
 };
 use crate::id::Token;
 use crate::limits;
@@ -85,7 +85,7 @@ pub fn bearer(head: &Head) -> Option<&str> {
 }
 
 impl<H: Handler> Service for Desk<H> {
-    fn on_head(&self, head: &Head) -> Result<(), Answer> {
+    fn on_head(&self, head: &Head, _peer: &mut Peer) -> Result<(), Answer> {
         self.admit(head).map_err(|e| e.into_answer(head.correlation))
     }
 

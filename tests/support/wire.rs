@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rbee_hive::http::{
-    Answer, ApiError, Body, Code, Head, Options, Pull, Request, Server, Service, Source, Ticket, Timeouts,
-    Verdict,
+    Answer, ApiError, Body, Code, Head, Options, Peer, Pull, Request, Server, Service, Source, Ticket,
+    Timeouts, Verdict,
 };
 
 /// Nothing here takes so long; a test that hangs fails.
@@ -102,7 +102,7 @@ impl Probe {
 }
 
 impl Service for Probe {
-    fn on_head(&self, head: &Head) -> Result<(), Answer> {
+    fn on_head(&self, head: &Head, _peer: &mut Peer) -> Result<(), Answer> {
         match &*head.path {
             "/forbidden" => Err(ApiError::new(Code::Forbidden, "no").into_answer(head.correlation)),
             _ => Ok(()),

@@ -11,7 +11,7 @@ impl Connection {
     /// A head is whole; `bare` if nothing behind it has arrived yet.
     pub(super) fn on_head(&mut self, framing: &Framing, bare: bool, desk: &mut Desk) {
         let Some((head, _)) = self.parser.head() else { return };
-        match desk.service.on_head(head) {
+        match desk.service.on_head(head, &mut self.peer) {
             Ok(()) if framing.expects_continue && framing.has_body && bare => {
                 desk.output.extend_from_slice(encode::CONTINUE);
             }

@@ -19,7 +19,7 @@ use crate::http::auth::{self, Who};
 use crate::http::events::EventStream;
 use crate::http::route::{self, Route};
 use crate::http::{
-    Answer, ApiError, Body, Code, Head, Request, Service, Source, StreamWaker, Ticket, Verdict,
+    Answer, ApiError, Body, Code, Head, Peer, Request, Service, Source, StreamWaker, Ticket, Verdict,
 };
 use crate::id::{Token, WorkerId};
 use crate::kinds::Kinds;
@@ -38,11 +38,13 @@ use crate::process::log::Logs;
 use crate::process::versions::Versions;
 
 use arguments::{Arguments, wrong};
+pub use entry::Entry;
 use locate::Halt;
 
 mod arguments;
 mod capacity;
 pub mod downloads;
+mod entry;
 mod kinds;
 mod locate;
 mod models;
@@ -56,6 +58,8 @@ mod workers;
 pub struct Api {
     /// What opens the hive; `None`: all is open.
     pub token: Arc<Latest<Option<Token>>>,
+    /// Who has shown wrong ones.
+    pub entry: Entry,
     /// What reads are answered from.
     pub picture: Arc<Picture>,
     /// What changes things.
@@ -103,11 +107,17 @@ enum Reply {
 
 impl Api {
     fn admit(&self, head: &Head) -> Result<(Route, Who), ApiError> {
-        let who = if route::needs_token(&head.path) {
-            auth::identify(self.token.get().as_ref().as_ref(), &self.picture.snapshot(), head)?
-        } else {
-            Who::Anyone
-        };
+        self.permit(self.identify(head)?, head)
+    }
+
+    fn identify(&self, head: &Head) -> Result<Who, ApiError> {
+        if !route::needs_token(&head.path) {
+            return Ok(Who::Anyone);
+        }
+        auth::identify(self.token.get().as_ref().as_ref(), &self.picture.snapshot(), head)
+    }
+
+    fn permit(&self, who: Who, head: &Head) -> Result<(Route, Who), ApiError> {
         let route = route::route(&head.method, &head.path, &head.query)?;
         auth::permit(&who, &route)?;
         Ok((route, who))
@@ -229,15 +239,15 @@ impl Api {
 }
 
 impl Service for Api {
-    fn on_head(&self, head: &Head) -> Result<(), Answer> {
-        let admitted = match self.admit(head) {
+    fn on_head(&self, head: &Head, peer: &mut Peer) -> Result<(), Answer> {
+        let entered = match self.enter(head, peer) {
             // Whoever needs no token is not let in with a body that would be held.
-            Ok((Route::Health | Route::Readiness, _)) if announces_body(head) => {
+            Ok(Route::Health | Route::Readiness) if announces_body(head) => {
                 Err(ApiError::new(Code::PayloadTooLarge, "this path takes no body"))
             }
-            admitted => admitted.map(drop),
+            entered => entered.map(drop),
         };
-        admitted.map_err(|error| error.into_answer(head.correlation))
+        entered.map_err(|error| error.into_answer(head.correlation))
     }
 
     fn on_loop(&self, request: Request) -> Verdict {

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 
 use crate::api::Message;
-use crate::http::{Answer, Head, Method, Options, Request, Server, Service, Ticket, Timeouts, Verdict};
+use crate::http::{Answer, Head, Method, Options, Peer, Request, Server, Service, Ticket, Timeouts, Verdict};
 use crate::limits;
 use crate::mock::desk;
 
@@ -54,7 +54,7 @@ struct Listening {
 }
 
 impl Service for Listening {
-    fn on_head(&self, _head: &Head) -> Result<(), Answer> {
+    fn on_head(&self, _head: &Head, _peer: &mut Peer) -> Result<(), Answer> {
         Ok(())
     }
 

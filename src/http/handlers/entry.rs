@@ -1,0 +1,91 @@
+//! Who is let in: each head is judged here, before a byte of its body is read.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use crate::http::attempts::{Attempts, Source};
+use crate::http::auth::{self, Who};
+use crate::http::route::{self, Route};
+use crate::http::{ApiError, Code, Head, Peer};
+use crate::limits::{ATTEMPTS_LINE_INTERVAL, ATTEMPTS_MAX};
+
+use super::Api;
+
+/// What the event loops remember of wrong tokens.
+#[derive(Debug, Default)]
+pub struct Entry(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    attempts: Attempts,
+    /// When the last line about a block was written, and how many blocks there were since.
+    told_at: Option<Instant>,
+    untold: u32,
+}
+
+impl Entry {
+    fn blocked_for(&self, source: Source) -> Option<Duration> {
+        self.lock().attempts.blocked_for(source, Instant::now())
+    }
+
+    fn failed(&self, source: Source, peer: &Peer) {
+        let now = Instant::now();
+        let mut remembered = self.lock();
+        if !remembered.attempts.failed(source, now) {
+            return;
+        }
+        if remembered.told_at.is_some_and(|at| now - at < ATTEMPTS_LINE_INTERVAL) {
+            remembered.untold += 1;
+            return;
+        }
+        remembered.told_at = Some(now);
+        let others = std::mem::take(&mut remembered.untold);
+        drop(remembered);
+        warn!(
+            "address blocked: too many wrong tokens address={} tokens={ATTEMPTS_MAX} others={others}",
+            peer.address
+        );
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Api {
+    /// Judges a head as it comes in. Wrong tokens are counted here and nowhere else.
+    ///
+    /// From an address that is blocked the hive's token is not even compared, be it right: guessing would go on
+    /// otherwise. Two are let in nevertheless: a worker, whose token is too long to be guessed, and whoever has shown
+    /// the hive's token on this very connection before, so that a stranger behind the same address cannot lock out
+    /// a queen that keeps its connections.
+    pub(super) fn enter(&self, head: &Head, peer: &mut Peer) -> Result<Route, ApiError> {
+        let guarded =
+            route::needs_token(&head.path) && auth::bearer(head).is_some() && self.token.get().is_some();
+        if !guarded {
+            return self.admit(head).map(|(route, _)| route);
+        }
+        let source = Source::new(peer.address, route::is_callback(&head.path));
+        if !peer.is_known
+            && let Some(left) = self.entry.blocked_for(source)
+            && !auth::is_worker(&self.picture.snapshot(), head)
+        {
+            return Err(too_many(left));
+        }
+        let who = self.identify(head);
+        peer.is_known = who == Ok(Who::Queen);
+        if who.is_err() {
+            self.entry.failed(source, peer);
+        }
+        self.permit(who?, head).map(|(route, _)| route)
+    }
+}
+
+fn too_many(left: Duration) -> ApiError {
+    let seconds = left.as_millis().div_ceil(1000);
+    let message =
+        format!("too many wrong tokens came from this address: it is listened to again in {seconds} s");
+    ApiError::new(Code::TooManyAttempts, message).with_header("Retry-After", seconds.to_string())
+}

@@ -437,7 +437,12 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     launch_thread.join();
     worker_io_thread.join();
     exits_thread.join();
-    server.drain(HTTP_DRAIN);
+    if !server.drain(HTTP_DRAIN) {
+        // It holds what keeps other threads going, and whatever it hangs in they may hang in too.
+        std::mem::forget((hub_threads, download_threads, provision_thread));
+        std::mem::forget([follow_thread, versions_thread, devices_thread]);
+        return Ok(Ended::Clean);
+    }
     drop((hub_threads, download_threads, provision_thread));
     follow_thread.join();
     versions_thread.join();

@@ -30,8 +30,18 @@ pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub const STREAM_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Event streams at once over all connections; beyond it 503.
 pub const STREAMS_MAX: usize = 256;
-/// Whole requests that wait for a request thread; beyond it 503.
+/// Whole requests that wait for a request thread, and as many for the one that waits for no disk; beyond it 503.
 pub const QUEUE_MAX: usize = 256;
+/// From a whole request to its answer, the queue included; beyond it 503, and a request that nobody has begun is dropped.
+/// Reading a log from a busy disk takes seconds.
+pub const REQUEST_WAIT: Duration = Duration::from_secs(30);
+/// The same where the hub may be asked, or every file of the model cache be looked at.
+pub const LONG_REQUEST_WAIT: Duration = Duration::from_secs(110);
+/// The same for a provision, which goes on without who asked: it can be asked for again. Gigabytes over a slow line.
+pub const PROVISION_REQUEST_WAIT: Duration = Duration::from_secs(3600);
+/// A line about requests that were not answered in time is written no more often than this by each loop; the next one
+/// counts those before it.
+pub const LATE_LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// Empty lines tolerated before a request line (some clients end a body with one); beyond it 400.
 pub const EMPTY_LINES_MAX: u8 = 4;
 /// The line before a chunk, its extensions included; beyond it 400.
@@ -73,6 +83,8 @@ pub const DESCRIPTORS_BESIDE_CONNECTIONS: usize =
     3 * WORKERS_MAX + FOLLOWERS_MAX + 2 * REFUSING_MAX + DOWNLOADS_AT_ONCE * SELECTION_FILES_MAX + 256;
 /// How long the end of the hive waits for answers that are being written.
 pub const HTTP_DRAIN: Duration = Duration::from_secs(1);
+/// How long it then waits for its request threads; one that hangs in a disk is left behind.
+pub const REQUEST_THREADS_END: Duration = Duration::from_secs(2);
 /// A request that changes something waits for the supervisor's answer at most so long; then 503.
 pub const REPLY_WAIT: Duration = Duration::from_secs(10);
 
@@ -662,6 +674,14 @@ const _: () = assert!(
     CLIENT_EVENT_LINE_BYTES_MAX > 3 * FOLLOWER_LINE_BYTES_MAX + 8,
     "a byte that is no text becomes three, and the client takes that"
 );
+const _: () =
+    assert!(REPLY_WAIT.as_secs() < REQUEST_WAIT.as_secs(), "the supervisor's silence has a word of its own");
+const _: () = assert!(
+    HUB_ANSWER_MAX.as_secs() < LONG_REQUEST_WAIT.as_secs(),
+    "the hub's silence has a word of its own"
+);
+const _: () =
+    assert!(LONG_REQUEST_WAIT.as_secs() < CLIENT_TIMEOUT.as_secs(), "a client hears that it was too slow");
 const _: () = assert!(FOLLOWERS_MAX <= STREAMS_MAX, "a follower is a stream");
 const _: () = assert!(EXIT_LOG_BYTES_MAX < LOG_BYTES_MAX, "the end of a log is a part of it");
 const _: () =

@@ -4,12 +4,38 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use log::{Level, Record};
 use serde::Serialize;
 
 use crate::config::LogFormat;
+
+/// Keeps lines that others can cause from filling the log.
+#[derive(Debug)]
+pub struct Seldom {
+    interval: Duration,
+    told_at: Option<Instant>,
+    untold: u32,
+}
+
+impl Seldom {
+    /// One line in each `interval`.
+    pub fn every(interval: Duration) -> Self {
+        Self { interval, told_at: None, untold: 0 }
+    }
+
+    /// Whether the line is written: with how many there were before it that were not.
+    pub fn next(&mut self, now: Instant) -> Option<u32> {
+        if self.told_at.is_some_and(|at| now < at + self.interval) {
+            self.untold = self.untold.saturating_add(1);
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
 
 /// Sets the log up for the whole process.
 ///

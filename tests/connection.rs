@@ -503,6 +503,53 @@ fn a_full_queue_answers_503_and_empties_again() {
 }
 
 #[test]
+fn an_answer_that_does_not_come_in_time_is_a_503_and_comes_to_nobody_later() {
+    let rig = Rig::start();
+    let mut client = rig.connect();
+    client.get("/park?within_ms=100");
+    client.get("/echo"); // what is sent behind it is not taken for another request
+    let ticket = rig.parked();
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.header("connection")), (503, Some("close")));
+    assert!(reply.body.contains("\"OVERLOADED\""), "{}", reply.body);
+    assert!(reply.header("retry-after").is_some());
+    ticket.answer(text("too late".into()));
+    client.is_closed();
+    assert_eq!(rig.get("/thread").body, "GET /thread? ");
+}
+
+#[test]
+fn while_all_threads_hang_what_waits_is_dropped_in_time_and_what_cannot_hang_is_served() {
+    let mut rig = Rig::with(Options { threads: 1, ..options() });
+    let (mut hanging, mut waiting) = (rig.connect(), rig.connect());
+    hanging.get("/block?within_ms=100");
+    let ticket = rig.parked(); // the only thread is in it now
+    waiting.get("/park?within_ms=100");
+    for client in [&mut hanging, &mut waiting] {
+        assert_eq!(client.reply().status, 503);
+        client.is_closed();
+    }
+    assert_eq!(rig.get("/echo").status, 200);
+    assert_eq!(rig.get("/quick").status, 200);
+    rig.gate = None;
+    drop(ticket);
+    assert_eq!(rig.get("/thread").status, 200, "the thread is back");
+    assert!(rig.parked.try_recv().is_err(), "nobody began what its client was told is not done");
+}
+
+#[test]
+fn a_thread_that_hangs_does_not_keep_the_server_from_ending() {
+    let rig = Rig::with(Options { threads: 1, ..options() });
+    let mut hanging = rig.connect();
+    hanging.get("/block");
+    let ticket = rig.parked();
+    let Rig { server, gate, .. } = rig;
+    assert!(!server.drain(Duration::from_millis(50)), "one is left behind");
+    hanging.is_gone();
+    drop((ticket, gate));
+}
+
+#[test]
 fn draining_finishes_answers_under_way_and_ends_the_rest() {
     let rig = Rig::start();
     let address = rig.server.local_addr();

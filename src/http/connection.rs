@@ -64,13 +64,22 @@ enum Phase {
     /// Of requests.
     Reading,
     /// Whoever holds the ticket has the request.
-    Serving(Framing),
+    Serving(Serving),
     /// Events, as they come.
     Streaming(Box<Streaming>),
     /// The last answer is being written.
     Closing { linger: bool },
     /// It is written; so many bytes are still read and thrown away.
     Lingering { left: usize },
+}
+
+/// A request that is with a thread.
+#[derive(Clone, Copy)]
+struct Serving {
+    framing: Framing,
+    name: &'static str,
+    /// Then it is answered here.
+    until: Instant,
 }
 
 /// What a deadline means.
@@ -81,7 +90,7 @@ enum Waits {
     Idle,
     Head,
     Body,
-    /// For the ticket: its holder has a deadline of its own.
+    /// For the ticket.
     Answer,
     Write,
     Stream,
@@ -162,7 +171,7 @@ impl Connection {
 
     /// The ticket of the request under way has come back.
     pub(super) fn on_reply(&mut self, reply: Reply, token: Token, desk: &mut Desk) -> Fate {
-        if let Phase::Serving(framing) = self.phase {
+        if let Phase::Serving(Serving { framing, .. }) = self.phase {
             self.waits = Waits::Nothing;
             match reply {
                 Reply::Answer(answer) => self.answer(&answer, &framing, desk),
@@ -199,13 +208,18 @@ impl Connection {
                 }
             }
             Waits::Head | Waits::Body => self.refuse_slow(desk),
+            Waits::Answer => {
+                if let Phase::Serving(serving) = self.phase {
+                    self.answer_late(&serving, desk);
+                }
+            }
             Waits::Stream => {
                 if let Phase::Streaming(streaming) = &self.phase {
                     self.waits = Waits::Nothing;
                     streaming.keep_alive(&mut desk.output);
                 }
             }
-            Waits::Nothing | Waits::Answer => {}
+            Waits::Nothing => {}
         }
         self.go_on(token, desk)
     }

@@ -5,13 +5,17 @@
 //! Invariants:
 //! - a connection belongs to one loop from accept to close; nobody else reads or writes it;
 //! - one request of a connection is under way at a time: the next one is parsed when the answer is out;
-//! - every ticket is answered exactly once: a dropped one answers 500.
+//! - every ticket is answered exactly once: a dropped one answers 500, and one that is late finds nobody;
+//! - every request has an answer in a stated time, whatever hangs.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
+
+use crate::limits;
 
 pub mod attempts;
 pub mod auth;
@@ -89,7 +93,7 @@ impl Peer {
 pub struct Request {
     /// Line and headers.
     pub head: Head,
-    /// Body with its framing removed; at most [`crate::limits::BODY_BYTES_MAX`].
+    /// Body with its framing removed; at most [`limits::BODY_BYTES_MAX`].
     pub body: Vec<u8>,
 }
 
@@ -172,7 +176,25 @@ pub enum Verdict {
     /// An event stream (200, `text/event-stream`, chunked on HTTP/1.1), pulled by the loop.
     Stream(Box<dyn Source>),
     /// A request thread takes it; if too many wait already, 503.
-    Thread(Request),
+    Thread(Request, Errand),
+}
+
+/// What is known beforehand of a request that a thread takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Errand {
+    /// What it is called in the log: nothing that the client sent.
+    pub name: &'static str,
+    /// Until it is answered 503, with whatever its ticket brings later dropped; the connection is closed then.
+    pub within: Duration,
+    /// It waits for neither disk nor driver: a thread of its own takes it, also while all others hang in one.
+    pub is_quick: bool,
+}
+
+impl Errand {
+    /// One that may wait for a disk.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, within: limits::REQUEST_WAIT, is_quick: false }
+    }
 }
 
 /// Where an event stream comes from. Called on the loop that owns the connection: must not block.

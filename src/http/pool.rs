@@ -1,11 +1,12 @@
-//! Threads for requests that take more than microseconds, behind a bounded queue.
+//! Threads for requests that take more than microseconds, behind bounded queues: one for those that may hang in a disk
+//! or a driver, and another, with a thread of its own, for those that cannot.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use log::error;
 
 use super::{Request, Service, Ticket};
@@ -16,36 +17,78 @@ use crate::thread::Joined;
 #[derive(Clone)]
 pub(crate) struct Pool {
     queue: Sender<(Request, Ticket)>,
+    quick: Sender<(Request, Ticket)>,
+}
+
+/// The threads of a pool. Dropping it waits for them, but not for one that hangs.
+pub(crate) struct Threads {
+    threads: Vec<Joined>,
+    /// Closed when the last of them has ended.
+    ended: Receiver<()>,
+    /// Once it is set they take up nothing more.
+    cut: Arc<AtomicBool>,
 }
 
 impl Pool {
-    /// Starts `threads` threads, `request-0` and so on. Once `cut` is set they take up nothing more.
-    pub(crate) fn start(
-        threads: usize,
-        service: &Arc<dyn Service>,
-        cut: &Arc<AtomicBool>,
-    ) -> io::Result<(Self, Vec<Joined>)> {
-        // Declared before the queue: if a thread cannot be had, the queue closes before the others are joined.
-        let mut running = Vec::new();
+    /// Starts `threads` threads, `request-0` and so on, and `request-quick`.
+    pub(crate) fn start(threads: usize, service: &Arc<dyn Service>) -> io::Result<(Self, Threads)> {
+        let (alive, ended) = bounded(0);
+        let cut = Arc::new(AtomicBool::new(false));
+        // Declared before the queues: if a thread cannot be had, they close before the others are joined.
+        let mut running = Threads { threads: Vec::new(), ended, cut: Arc::clone(&cut) };
         let (queue, jobs) = bounded(limits::QUEUE_MAX);
-        let spawn = |n| {
-            let (jobs, service, cut) = (jobs.clone(), Arc::clone(service), Arc::clone(cut));
-            Joined::spawn(&format!("request-{n}"), || {}, move || work(&jobs, &*service, &cut))
+        let (quick, quick_jobs) = bounded(limits::QUEUE_MAX);
+        let spawn = |name: &str, jobs: &Receiver<_>| {
+            let (jobs, service) = (jobs.clone(), Arc::clone(service));
+            let (cut, alive) = (Arc::clone(&cut), alive.clone());
+            let body = move || {
+                work(&jobs, &*service, &cut);
+                drop(alive);
+            };
+            Joined::spawn(name, || {}, body)
         };
+        running.threads.push(spawn("request-quick", &quick_jobs)?);
         for n in 0..threads.clamp(1, limits::THREADS_MAX) {
-            running.push(spawn(n)?);
+            running.threads.push(spawn(&format!("request-{n}"), &jobs)?);
         }
-        Ok((Self { queue }, running))
+        Ok((Self { queue, quick }, running))
     }
 
     /// Hands a request to the next free thread.
     ///
     /// # Errors
     /// The ticket, if too many requests wait already.
-    pub(crate) fn submit(&self, request: Request, ticket: Ticket) -> Result<(), Ticket> {
-        self.queue.try_send((request, ticket)).map_err(|e| match e {
+    pub(crate) fn submit(&self, request: Request, is_quick: bool, ticket: Ticket) -> Result<(), Ticket> {
+        let queue = if is_quick { &self.quick } else { &self.queue };
+        queue.try_send((request, ticket)).map_err(|e| match e {
             TrySendError::Full((_, ticket)) | TrySendError::Disconnected((_, ticket)) => ticket,
         })
+    }
+}
+
+impl Threads {
+    /// Waits for their end, a while. Tells whether they have ended; those that have not are left behind.
+    ///
+    /// All senders of the queues must be gone.
+    pub(crate) fn end(&mut self) -> bool {
+        self.cut.store(true, Ordering::Relaxed);
+        let ended = self.ended.recv_timeout(limits::REQUEST_THREADS_END);
+        if ended == Err(RecvTimeoutError::Timeout) {
+            // Nothing wakes a thread that hangs in a disk.
+            error!("request threads hang and are left behind");
+            std::mem::forget(std::mem::take(&mut self.threads));
+            return false;
+        }
+        self.threads.clear();
+        true
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.end();
+        }
     }
 }
 
@@ -54,6 +97,7 @@ fn work(jobs: &Receiver<(Request, Ticket)>, service: &dyn Service, cut: &AtomicB
         if cut.load(Ordering::Relaxed) {
             continue;
         }
+        let Some(ticket) = ticket.in_time() else { continue };
         let correlation = ticket.correlation();
         // The ticket is dropped in the unwinding, which answers 500.
         if catch_unwind(AssertUnwindSafe(|| service.on_thread(request, ticket))).is_err() {

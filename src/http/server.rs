@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::Service;
 use super::event_loop::EventLoop;
 use super::listener::Listener;
-use super::pool::Pool;
+use super::pool::{Pool, Threads};
 use super::ticket::{Inbox, StreamWaker};
 use crate::limits;
 use crate::thread::Joined;
@@ -56,15 +56,14 @@ impl Default for Timeouts {
     }
 }
 
-/// A running server. Dropping it cuts all connections and joins its threads.
+/// A running server. Dropping it cuts all connections and joins its threads, but for one that hangs.
 pub struct Server {
     shared: Arc<Shared>,
     inboxes: Arc<[Arc<Inbox>]>,
     address: SocketAddr,
     /// Joined before the pool: while they run, requests may still come to it.
     loops: Vec<Joined>,
-    pool: Vec<Joined>,
-    cut: Arc<AtomicBool>,
+    pool: Threads,
 }
 
 /// What all loops of a server know.
@@ -102,9 +101,8 @@ impl Server {
             .map(|_| Inbox::new().map(Arc::new))
             .collect::<io::Result<Arc<[Arc<Inbox>]>>>()?;
 
-        let cut = Arc::new(AtomicBool::new(false));
-        let (queue, threads) = Pool::start(options.threads, &service, &cut)?;
-        let mut server = Self { shared, inboxes, address, loops: Vec::new(), pool: threads, cut };
+        let (queue, threads) = Pool::start(options.threads, &service)?;
+        let mut server = Self { shared, inboxes, address, loops: Vec::new(), pool: threads };
         let pool = queue; // on an error below it goes before the server, which waits for the threads
         for (n, name) in LOOP_NAMES.into_iter().enumerate() {
             let server_loop = EventLoop::new(
@@ -143,14 +141,15 @@ impl Server {
     /// Stops listening, closes idle connections, ends streams, waits at most `within` for the answers of
     /// requests under way, cuts what is left, and joins all threads.
     ///
-    /// A handler that is running on a request thread is waited for, however long it takes.
-    pub fn drain(self, within: Duration) {
+    /// Tells whether all have ended: a request thread that hangs is left behind, with all that it holds.
+    pub fn drain(mut self, within: Duration) -> bool {
         let now = Instant::now();
         let _ = self.shared.stop.set(now.checked_add(within).unwrap_or(now));
         for inbox in &*self.inboxes {
             inbox.put(|mail| mail.stop = true);
         }
-        drop(self);
+        self.loops.clear();
+        self.pool.end()
     }
 }
 
@@ -158,8 +157,6 @@ const LOOP_NAMES: [&str; limits::EVENT_LOOPS] = ["http-0", "http-1"];
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.loops.clear();
-        self.cut.store(true, Ordering::Relaxed);
-        self.pool.clear();
+        self.loops.clear(); // before the pool, which its loops send to
     }
 }

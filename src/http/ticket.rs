@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 use uuid::Uuid;
@@ -85,6 +86,12 @@ impl Inbox {
     }
 }
 
+/// What a client is told whose answer did not come in time.
+pub(crate) fn late() -> ApiError {
+    let message = "it took too long, and may still be done: look before you ask again";
+    ApiError::new(Code::Overloaded, message).with_header("Retry-After", "10")
+}
+
 /// The right, and the duty, to answer one request, from any thread. Dropped without an answer, it
 /// answers 500.
 #[must_use = "a dropped ticket answers 500"]
@@ -93,11 +100,23 @@ pub struct Ticket {
     inbox: Option<Arc<Inbox>>,
     token: Token,
     correlation: Uuid,
+    /// When the connection answers by itself.
+    until: Instant,
 }
 
 impl Ticket {
-    pub(crate) fn new(inbox: Arc<Inbox>, token: Token, correlation: Uuid) -> Self {
-        Self { inbox: Some(inbox), token, correlation }
+    pub(crate) fn new(inbox: Arc<Inbox>, token: Token, correlation: Uuid, until: Instant) -> Self {
+        Self { inbox: Some(inbox), token, correlation, until }
+    }
+
+    /// Itself, unless it is too late for an answer: then whoever begins with the request now would do what its client
+    /// has been told is not done.
+    pub fn in_time(self) -> Option<Self> {
+        if Instant::now() < self.until {
+            return Some(self);
+        }
+        self.error(late());
+        None
     }
 
     /// The request's correlation.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::http::{
-    Answer, ApiError, Code, Head, Method, Options, Peer, Request, Server, Service, Ticket, Timeouts, Verdict,
+    Answer, ApiError, Code, Errand, Head, Method, Options, Peer, Request, Server, Service, Ticket, Timeouts,
+    Verdict,
 };
 use crate::id::Token;
 use crate::limits;
@@ -90,7 +91,7 @@ impl<H: Handler> Service for Desk<H> {
     }
 
     fn on_loop(&self, request: Request) -> Verdict {
-        Verdict::Thread(request)
+        Verdict::Thread(request, Errand::new("mock"))
     }
 
     fn on_thread(&self, request: Request, ticket: Ticket) {

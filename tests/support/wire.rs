@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rbee_hive::http::{
-    Answer, ApiError, Body, Code, Head, Options, Peer, Pull, Request, Server, Service, Source, Ticket,
-    Timeouts, Verdict,
+    Answer, ApiError, Body, Code, Errand, Head, Options, Peer, Pull, Request, Server, Service, Source,
+    Ticket, Timeouts, Verdict,
 };
 
 /// Nothing here takes so long; a test that hangs fails.
@@ -116,13 +116,18 @@ impl Service for Probe {
             "/evil" => Verdict::Answer(text(String::new()).with_header("X", "a\r\nInjected: yes")),
             "/big" => Verdict::Answer(text("x".repeat(request.head.query.parse().unwrap()))),
             "/events" => Verdict::Stream(self.source()),
-            _ => Verdict::Thread(request),
+            path => {
+                let is_quick = path == "/quick";
+                let within = request.head.query.strip_prefix("within_ms=").and_then(|ms| ms.parse().ok());
+                let within = within.map_or(PATIENCE, Duration::from_millis);
+                Verdict::Thread(request, Errand { name: "probe", within, is_quick })
+            }
         }
     }
 
     fn on_thread(&self, request: Request, ticket: Ticket) {
         match &*request.head.path {
-            "/thread" => ticket.answer(echo(&request)),
+            "/thread" | "/quick" => ticket.answer(echo(&request)),
             "/park" => self.park.send(ticket).unwrap(),
             "/block" => {
                 self.park.send(ticket).unwrap();

@@ -5,6 +5,7 @@ mod conformance;
 mod downloads;
 mod draining;
 mod faults;
+mod hung;
 mod kinds;
 mod logs;
 mod provision;

@@ -1,11 +1,13 @@
 //! What is said to the client: answers, refusals, the beginning of a stream.
 
+use log::warn;
+
 use super::streaming::{Permit, Streaming};
-use super::{Connection, Desk, Phase};
+use super::{Connection, Desk, Phase, Serving};
 use crate::http::conn::{Framing, Refusal};
 use crate::http::encode::{self, After};
 use crate::http::slots::Token;
-use crate::http::{Answer, ApiError, Code, Request, Source, Ticket, Verdict};
+use crate::http::{Answer, ApiError, Code, Errand, Request, Source, Ticket, Verdict, ticket};
 
 impl Connection {
     /// A head is whole; `bare` if nothing behind it has arrived yet.
@@ -29,10 +31,11 @@ impl Connection {
         match desk.service.on_loop(request) {
             Verdict::Answer(answer) => self.answer(&answer, framing, desk),
             Verdict::Stream(source) => self.begin_stream(source, framing, token, desk),
-            Verdict::Thread(request) => {
-                let ticket = Ticket::new(desk.inbox.clone(), token, framing.correlation);
-                match desk.pool.submit(request, ticket) {
-                    Ok(()) => self.phase = Phase::Serving(*framing),
+            Verdict::Thread(request, Errand { name, within, is_quick }) => {
+                let until = desk.now + within;
+                let ticket = Ticket::new(desk.inbox.clone(), token, framing.correlation, until);
+                match desk.pool.submit(request, is_quick, ticket) {
+                    Ok(()) => self.phase = Phase::Serving(Serving { framing: *framing, name, until }),
                     Err(ticket) => {
                         ticket.forget();
                         let answer = overloaded("too many requests wait").into_answer(framing.correlation);
@@ -100,6 +103,17 @@ impl Connection {
         };
         let error = ApiError::new(Code::RequestTimeout, "the request came too slowly");
         self.last_answer(&error.into_answer(framing.correlation), &framing, desk);
+    }
+
+    /// Answers a request whose ticket has not come back. When it does, the connection is gone or ending: it finds
+    /// nobody.
+    pub(super) fn answer_late(&mut self, serving: &Serving, desk: &mut Desk) {
+        let Serving { framing, name, .. } = serving;
+        if let Some(others) = desk.late_lines.next(desk.now) {
+            let cid = framing.correlation;
+            warn!("request not answered in time route={name} others={others} cid={cid}");
+        }
+        self.last_answer(&ticket::late().into_answer(framing.correlation), framing, desk);
     }
 
     /// Refuses a connection for which there is no room.

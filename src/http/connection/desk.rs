@@ -13,6 +13,7 @@ use crate::http::slots::Token;
 use crate::http::ticket::Inbox;
 use crate::id::SystemEntropy;
 use crate::limits;
+use crate::logging::Seldom;
 
 /// What the connections of a loop share, and need only while it is their turn.
 pub(in crate::http) struct Desk {
@@ -28,6 +29,8 @@ pub(in crate::http) struct Desk {
     pub(in crate::http) date: Date,
     /// When this turn of the loop began.
     pub(in crate::http) now: Instant,
+    /// Lines about requests that were not answered in time.
+    pub(in crate::http) late_lines: Seldom,
     /// Every answer is the last of its connection.
     pub(in crate::http) draining: bool,
     /// Bytes of the connection whose turn it is: left from before, and read now.
@@ -56,6 +59,7 @@ impl Desk {
             correlations: Correlations::new(Box::new(SystemEntropy::new())),
             date: Date::new(),
             now: Instant::now(),
+            late_lines: Seldom::every(limits::LATE_LINE_INTERVAL),
             draining: false,
             input: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
             output: Vec::new(),

@@ -81,8 +81,8 @@ impl Connection {
             Phase::Reading => (Waits::Head, times.head),
             Phase::Streaming(_) => (Waits::Stream, times.stream_keep_alive),
             Phase::Closing { .. } | Phase::Lingering { .. } => (Waits::Linger, times.linger),
-            Phase::Serving(_) => {
-                (self.waits, self.deadline) = (Waits::Answer, None);
+            Phase::Serving(serving) => {
+                (self.waits, self.deadline) = (Waits::Answer, Some(serving.until));
                 return;
             }
         };

@@ -10,46 +10,39 @@ use crate::http::auth::{self, Who};
 use crate::http::route::{self, Route};
 use crate::http::{ApiError, Code, Head, Peer};
 use crate::limits::{ATTEMPTS_LINE_INTERVAL, ATTEMPTS_MAX};
+use crate::logging::Seldom;
 
 use super::Api;
 
 /// What the event loops remember of wrong tokens.
-#[derive(Debug, Default)]
-pub struct Entry(Mutex<Remembered>);
+#[derive(Debug)]
+pub struct Entry(Mutex<(Attempts, Seldom)>);
 
-#[derive(Debug, Default)]
-struct Remembered {
-    attempts: Attempts,
-    /// When the last line about a block was written, and how many blocks there were since.
-    told_at: Option<Instant>,
-    untold: u32,
+impl Default for Entry {
+    fn default() -> Self {
+        Self(Mutex::new((Attempts::default(), Seldom::every(ATTEMPTS_LINE_INTERVAL))))
+    }
 }
 
 impl Entry {
     fn blocked_for(&self, source: Source) -> Option<Duration> {
-        self.lock().attempts.blocked_for(source, Instant::now())
+        self.lock().0.blocked_for(source, Instant::now())
     }
 
     fn failed(&self, source: Source, peer: &Peer) {
         let now = Instant::now();
-        let mut remembered = self.lock();
-        if !remembered.attempts.failed(source, now) {
-            return;
-        }
-        if remembered.told_at.is_some_and(|at| now - at < ATTEMPTS_LINE_INTERVAL) {
-            remembered.untold += 1;
-            return;
-        }
-        remembered.told_at = Some(now);
-        let others = std::mem::take(&mut remembered.untold);
-        drop(remembered);
+        let line = {
+            let (attempts, lines) = &mut *self.lock();
+            if attempts.failed(source, now) { lines.next(now) } else { None }
+        };
+        let Some(others) = line else { return };
         warn!(
             "address blocked: too many wrong tokens address={} tokens={ATTEMPTS_MAX} others={others}",
             peer.address
         );
     }
 
-    fn lock(&self) -> MutexGuard<'_, Remembered> {
+    fn lock(&self) -> MutexGuard<'_, (Attempts, Seldom)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,7 @@ use crate::http::auth::{self, Who};
 use crate::http::events::EventStream;
 use crate::http::route::{self, Route};
 use crate::http::{
-    Answer, ApiError, Body, Code, Head, Peer, Request, Service, Source, StreamWaker, Ticket, Verdict,
+    Answer, ApiError, Body, Code, Errand, Head, Peer, Request, Service, Source, StreamWaker, Ticket, Verdict,
 };
 use crate::id::{Token, WorkerId};
 use crate::kinds::Kinds;
@@ -27,7 +27,7 @@ use crate::kinds::provision::Provisions;
 use crate::latest::Latest;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{Inbox, NoAnswer};
-use crate::limits::{HUB_ANSWER_MAX, REPLY_WAIT};
+use crate::limits::{HUB_ANSWER_MAX, LONG_REQUEST_WAIT, PROVISION_REQUEST_WAIT, REPLY_WAIT};
 use crate::models::cache;
 use crate::models::catalog::Catalog;
 use crate::models::downloads::Downloads;
@@ -262,7 +262,7 @@ impl Service for Api {
         }
         match self.read(&route) {
             Some(answer) => Verdict::Answer(answer.unwrap_or_else(|error| error.into_answer(correlation))),
-            None => Verdict::Thread(request),
+            None => Verdict::Thread(request, errand(&route)),
         }
     }
 
@@ -274,6 +274,7 @@ impl Service for Api {
 impl Api {
     /// Answers what has to ask the hub, on a thread that may wait for it.
     pub fn on_hub_thread(&self, request: Request, ticket: Ticket) {
+        let Some(ticket) = ticket.in_time() else { return };
         self.respond(request, ticket, Some(Instant::now() + HUB_ANSWER_MAX));
     }
 
@@ -357,6 +358,34 @@ fn shutting_down() -> ApiError {
 
 fn draining() -> ApiError {
     ApiError::new(Code::Draining, "this hive is drained: it takes no new workers until somebody ends that")
+}
+
+/// What a thread that takes it has to reckon with.
+fn errand(route: &Route) -> Errand {
+    let errand = Errand::new(name(route));
+    match route {
+        // They ask the supervisor, which waits for nobody.
+        Route::Ready | Route::Heartbeat | Route::Stop { .. } | Route::Drain | Route::Shutdown => {
+            Errand { is_quick: true, ..errand }
+        }
+        Route::Capacity { .. }
+        | Route::Spawn
+        | Route::Download
+        | Route::Models
+        | Route::DeleteModel { .. } => Errand { within: LONG_REQUEST_WAIT, ..errand },
+        Route::Provision => Errand { within: PROVISION_REQUEST_WAIT, ..errand },
+        Route::Health
+        | Route::Readiness
+        | Route::Devices
+        | Route::List
+        | Route::Kinds
+        | Route::RemoveKind { .. }
+        | Route::Worker(_)
+        | Route::Logs { .. }
+        | Route::Events
+        | Route::Progress { .. }
+        | Route::CancelDownload { .. } => errand,
+    }
 }
 
 /// A route's name in log lines: nothing of the request is in it.

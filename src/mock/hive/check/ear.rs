@@ -12,7 +12,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::Value;
 
 use crate::api::Message;
-use crate::http::{Answer, Head, Method, Options, Peer, Request, Server, Service, Ticket, Timeouts, Verdict};
+use crate::http::{
+    Answer, Errand, Head, Method, Options, Peer, Request, Server, Service, Ticket, Timeouts, Verdict,
+};
 use crate::limits;
 use crate::mock::desk;
 
@@ -59,7 +61,7 @@ impl Service for Listening {
     }
 
     fn on_loop(&self, request: Request) -> Verdict {
-        Verdict::Thread(request)
+        Verdict::Thread(request, Errand::new("check"))
     }
 
     fn on_thread(&self, request: Request, ticket: Ticket) {

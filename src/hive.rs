@@ -373,7 +373,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     };
     let options = Options {
         threads: config.threads,
-        max_connections: config.max_connections,
+        max_connections: sys::connections_within_limits(config.max_connections),
         timeouts: Timeouts::default(),
     };
     let api = Arc::new(api);

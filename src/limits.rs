@@ -28,7 +28,7 @@ pub const WRITE_STALL: Duration = Duration::from_secs(30);
 pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Bytes of a stream that wait for a reader; a source is not asked for more beyond it.
 pub const STREAM_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// Event streams at once over all connections; beyond it 503.
+/// Event streams at once over all connections, and no more than half of the connections; beyond it 503.
 pub const STREAMS_MAX: usize = 256;
 /// Whole requests that wait for a request thread, and as many for the one that waits for no disk; beyond it 503.
 pub const QUEUE_MAX: usize = 256;
@@ -53,6 +53,10 @@ pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
 pub const READ_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
 /// Reads of one connection before the others of its loop have their turn.
 pub const READS_PER_TURN: u32 = 8;
+/// Requests of one connection before the others of its loop have their turn: what is read at once may hold a thousand.
+pub const REQUESTS_PER_TURN: u32 = 16;
+/// At the limit of connections, one that was answered is preferred for so long to those that have not asked anything.
+pub const SERVED_GRACE: Duration = Duration::from_secs(5);
 /// Answers of pipelined requests are written together once they are so long.
 pub const WRITE_BATCH_BYTES: usize = 64 * 1024;
 /// Connections accepted before those that a loop has already have their turn.
@@ -64,8 +68,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of it.
 pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Connections beyond `--max-connections` that are being told so, in each loop; beyond it they are
-/// closed without a word.
+/// Connections beyond `--max-connections` that are being told so, in each loop, and no more than a quarter of the
+/// others; beyond it they are closed without a word.
 pub const REFUSING_MAX: usize = 64;
 /// Deadlines of connections are looked at no more often than this.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -73,6 +73,20 @@ pub fn allow_descriptors(wanted: usize) -> Rlimit {
     before
 }
 
+/// How many of the `wanted` connections there may be: half of the descriptors that are free are for everything else.
+pub fn connections_within_limits(wanted: usize) -> usize {
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return wanted };
+    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let free = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(open);
+    let possible = (free / 2).max(1);
+    if possible < wanted {
+        warn!(
+            "fewer connections than wanted: the limit of descriptors is low connections={possible} wanted={wanted}"
+        );
+    }
+    wanted.min(possible)
+}
+
 /// Makes orphaned descendants children of this process instead of init's, so that it can reap them.
 ///
 /// # Errors

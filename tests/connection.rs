@@ -334,6 +334,58 @@ fn at_the_limit_the_connection_idle_longest_makes_room() {
 }
 
 #[test]
+fn at_the_limit_who_sends_no_whole_request_or_reads_no_answer_makes_room() {
+    for stalls in [
+        "GET /echo HTT",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhel",
+        "GET /big?50000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let rig = Rig::with(Options { max_connections: 4, ..options() });
+        let mut stalling: Vec<_> = (0..4).map(|_| rig.connect()).collect();
+        for client in &mut stalling {
+            client.send(stalls);
+        }
+        let unread = stalls.contains("/big");
+        stalling.iter_mut().filter(|_| unread).for_each(|client| drop(client.head()));
+        for _ in 0..10 {
+            let mut late = rig.connect();
+            late.get("/echo");
+            assert_eq!(late.reply().status, 200, "{stalls:?}");
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_silent_clients_does_not_cost_others_their_connections() {
+    let rig = Rig::with(Options { max_connections: 8, ..options() });
+    let mut kept: Vec<_> = (0..3).map(|_| rig.connect()).collect();
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        for client in &mut kept {
+            client.get("/echo");
+            assert_eq!(client.reply().status, 200);
+        }
+        silent.extend((0..4).map(|_| rig.connect()));
+        // Whoever comes with a whole request is answered, however many others come at the same time.
+        assert_eq!(rig.get("/echo").status, 200);
+    }
+    assert!(rig.server.connections() <= 8);
+}
+
+#[test]
+fn streams_leave_half_of_the_connections_to_others() {
+    let rig = Rig::with(Options { max_connections: 8, ..options() });
+    let mut streams: Vec<_> = (0..4).map(|_| rig.connect()).collect();
+    for client in &mut streams {
+        client.get("/events");
+        assert_eq!(client.head().status, 200);
+    }
+    let refused = rig.get("/events");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(rig.get("/thread").status, 200);
+}
+
+#[test]
 fn at_the_limit_and_all_busy_the_next_gets_503() {
     let rig = Rig::with(Options { max_connections: 4, ..options() });
     let mut busy: Vec<_> = (0..4).map(|_| rig.connect()).collect();

@@ -31,6 +31,7 @@ use rustix::net::{Shutdown, shutdown};
 
 pub(super) use self::desk::Desk;
 use self::io::Gone;
+pub(super) use self::streaming::Permits;
 use self::streaming::Streaming;
 use super::Peer;
 use super::conn::{Framing, Parser, Step};
@@ -58,6 +59,8 @@ pub(super) struct Connection {
     hung_up: bool,
     /// Accepted although there was no room, to be told so.
     surplus: bool,
+    /// It has had an answer.
+    served: bool,
 }
 
 enum Phase {
@@ -124,6 +127,7 @@ impl Connection {
             readable: false,
             hung_up: false,
             surplus: false,
+            served: false,
         }
     }
 
@@ -148,15 +152,19 @@ impl Connection {
         self.deadline
     }
 
-    /// Since when nobody would miss it much: it has no whole request.
+    /// Since when nobody would miss it much: it has no whole request, or does not read its answer. That of one that
+    /// was served a moment ago lies ahead.
     pub(super) fn expendable_since(&self, timeouts: &Timeouts) -> Option<Instant> {
         let patience = match self.waits {
             Waits::Idle => timeouts.idle,
             Waits::Head => timeouts.head,
+            Waits::Body => timeouts.body,
+            Waits::Write => timeouts.write_stall,
             Waits::Linger => timeouts.linger,
-            Waits::Nothing | Waits::Body | Waits::Answer | Waits::Write | Waits::Stream => return None,
+            Waits::Nothing | Waits::Answer | Waits::Stream => return None,
         };
-        if self.surplus { None } else { self.deadline?.checked_sub(patience) }
+        let since = self.deadline?.checked_sub(patience)?;
+        Some(if self.served { since + limits::SERVED_GRACE } else { since })
     }
 
     /// The socket has changed.
@@ -251,18 +259,23 @@ impl Connection {
     }
 
     fn turn(&mut self, unread: &mut Range<usize>, token: Token, desk: &mut Desk) -> Result<Fate, Gone> {
-        let mut turns = 0;
+        let (mut turns, mut requests) = (0, 0);
         loop {
             let behind = !self.output.is_empty() || desk.output.len() >= limits::WRITE_BATCH_BYTES;
             if behind && !self.flush(desk)? {
                 return Ok(Fate::Keep);
             }
             if let Phase::Reading = self.phase {
+                if requests >= limits::REQUESTS_PER_TURN {
+                    // What is answered goes out now, for the sake of the others and of whoever waits for it.
+                    return Ok(if self.flush(desk)? { Fate::Again } else { Fate::Keep });
+                }
                 let parsed = self.parser.advance(&desk.input[unread.clone()], &mut desk.correlations);
                 unread.start += parsed.as_ref().map_or(0, |(used, _)| *used);
                 match parsed {
                     Ok((_, Step::More)) => {}
                     Ok((_, Step::Head(framing))) => {
+                        requests += 1;
                         self.on_head(&framing, Range::is_empty(unread), desk);
                         continue;
                     }

@@ -12,13 +12,13 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
+use super::Service;
 use super::connection::{Connection, Desk, Fate};
 use super::listener::Listener;
 use super::pool::Pool;
 use super::server::{Shared, Timeouts};
 use super::slots::{Slots, Token};
-use super::ticket::{Inbox, Mail};
-use super::{Peer, Service};
+use super::ticket::{Caller, Inbox, Mail};
 use crate::limits;
 
 /// What the listener's events carry; no connection has these tokens.
@@ -187,9 +187,18 @@ impl EventLoop {
         for _ in 0..limits::ACCEPTS_PER_TURN {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok(caller) => self.welcome(caller, true),
+                // Where there is little room the others are waited for until this one has had a turn: what it came
+                // with may be a whole request.
+                Ok(caller) => {
+                    if !self.welcome(caller) {
+                        return;
+                    }
+                }
                 Err(Errno::AGAIN) => return,
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) if self.make_room() => {}
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+                    if self.close_surplus()
+                        || self.make_room(Some(self.desk.now))
+                        || self.make_room(None) => {}
                 // What befell the caller before we came to it.
                 Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => {}
                 Err(e) => return self.pause(e),
@@ -197,24 +206,30 @@ impl EventLoop {
         }
     }
 
-    /// Takes a connection in; beyond the limit in place of an idle one, or else sends it on if it may
-    /// `pass`, or refuses it.
-    fn welcome(&mut self, (socket, peer): (OwnedFd, Peer), pass: bool) {
+    /// Takes a connection in; beyond the limit in place of another one, or else sends it on to the next loop, or
+    /// refuses it. Tells whether there was room.
+    fn welcome(&mut self, caller: Caller) -> bool {
         if self.listener.is_none() {
-            return;
+            return false;
         }
         let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        if before < self.shared.connections_max || self.make_room() {
-            return self.take_in(Connection::new(socket, peer, &self.desk));
+        let is_roomy = before < self.shared.connections_max;
+        // Whoever was served a moment ago gives way only where no loop has another.
+        let by = (caller.tried == 0).then_some(self.desk.now);
+        if is_roomy || self.make_room(by) {
+            self.take_in(Connection::new(caller.socket, caller.peer, &self.desk));
+            return is_roomy;
         }
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        if pass {
-            self.neighbour.put(|mail| mail.strangers.push((socket, peer)));
-        } else if self.surplus < limits::REFUSING_MAX {
+        if caller.tried < limits::EVENT_LOOPS {
+            let caller = Caller { tried: caller.tried + 1, ..caller };
+            self.neighbour.put(|mail| mail.strangers.push(caller));
+        } else if self.surplus < self.shared.refusing_max {
             self.surplus += 1;
-            let connection = Connection::surplus(socket, peer, &mut self.desk);
+            let connection = Connection::surplus(caller.socket, caller.peer, &mut self.desk);
             self.take_in(connection);
         }
+        false
     }
 
     fn take_in(&mut self, connection: Connection) {
@@ -231,14 +246,26 @@ impl EventLoop {
         }
     }
 
-    /// Closes the connection that has been without a request longest, if there is one.
-    fn make_room(&mut self) -> bool {
+    /// Closes the connection that has been expendable longest, and was so `by` then, if there is one.
+    fn make_room(&mut self, by: Option<Instant>) -> bool {
         let timeouts = &self.desk.timeouts;
-        let idle =
-            self.connections.iter().filter_map(|(token, c)| Some((c.expendable_since(timeouts)?, token)));
-        let Some((_, token)) = idle.min_by_key(|(since, _)| *since) else { return false };
+        let counted = self.connections.iter().filter(|(_, c)| !c.is_surplus());
+        let expendable = counted.filter_map(|(token, c)| Some((c.expendable_since(timeouts)?, token)));
+        let Some((since, token)) = expendable.min_by_key(|(since, _)| *since) else { return false };
+        if by.is_some_and(|by| since > by) {
+            return false;
+        }
         self.close(token);
         true
+    }
+
+    /// Closes a connection that is being refused, if there is one.
+    fn close_surplus(&mut self) -> bool {
+        if self.surplus == 0 {
+            return false;
+        }
+        let surplus = self.connections.iter().find(|(_, c)| c.is_surplus()).map(|(token, _)| token);
+        surplus.map(|token| self.close(token)).is_some()
     }
 
     /// Leaves callers waiting for a while: asked again at once, the system would say the same.
@@ -273,7 +300,7 @@ impl EventLoop {
             self.serve(token, |c, token, desk| c.on_reply(reply, token, desk));
         }
         for stranger in mail.strangers {
-            self.welcome(stranger, false);
+            self.welcome(stranger);
         }
         if mail.streams_woken {
             self.wake_streams();

@@ -1,7 +1,7 @@
 //! The listening socket that the event loops share.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,6 +9,7 @@ use rustix::io::{Errno, Result};
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::Peer;
+use super::ticket::Caller;
 
 pub(super) struct Listener {
     socket: TcpListener,
@@ -28,14 +29,14 @@ impl Listener {
     /// `AGAIN` if nobody waits; `MFILE` or `NFILE` only if somebody does. The system looks for a descriptor
     /// before it looks for a caller: without one it says so even if nobody waits, or if the caller is about
     /// to get the last one through another loop. No connection may be closed to make room for nobody.
-    pub(super) fn accept(&self) -> Result<(OwnedFd, Peer)> {
+    pub(super) fn accept(&self) -> Result<Caller> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Err(Errno::MFILE | Errno::NFILE) if !self.has_caller() => Err(Errno::AGAIN),
             Err(error) => Err(error),
             Ok((socket, from)) => {
                 let from = from.and_then(|from| SocketAddr::try_from(from).ok());
-                Ok((socket, Peer::new(from.map(|from| from.ip()))))
+                Ok(Caller { socket, peer: Peer::new(from.map(|from| from.ip())), tried: 0 })
             }
         }
     }

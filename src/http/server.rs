@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::Service;
+use super::connection::Permits;
 use super::event_loop::EventLoop;
 use super::listener::Listener;
 use super::pool::{Pool, Threads};
@@ -19,8 +20,8 @@ use crate::thread::Joined;
 pub struct Options {
     /// Request threads.
     pub threads: usize,
-    /// Connections at once; who comes later takes the place of the one that has been idle longest (of
-    /// those on the same loop), or gets 503 where all are busy.
+    /// Connections at once; who comes later takes the place of one that has no whole request or does not read its
+    /// answer, or gets 503 where all are busy.
     pub max_connections: usize,
     /// How long clients may take.
     pub timeouts: Timeouts,
@@ -72,8 +73,10 @@ pub(super) struct Shared {
     /// Connections, those that are being refused for their number not counted.
     pub(super) connections: AtomicUsize,
     pub(super) connections_max: usize,
+    /// Those that are being refused, in each loop.
+    pub(super) refusing_max: usize,
     /// Event streams.
-    pub(super) streams: Arc<AtomicUsize>,
+    pub(super) streams: Arc<Permits>,
     /// Until when requests under way are waited for, once the end has been announced.
     pub(super) stop: OnceLock<Instant>,
 }
@@ -91,10 +94,12 @@ impl Server {
         rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
         let address = listener.local_addr()?;
         let listener = Arc::new(Listener::new(listener));
+        let connections_max = options.max_connections.clamp(1, limits::CONNECTIONS_MAX);
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
-            connections_max: options.max_connections.clamp(1, limits::CONNECTIONS_MAX),
-            streams: Arc::default(),
+            connections_max,
+            refusing_max: (connections_max / 4).clamp(REFUSING_MIN, limits::REFUSING_MAX),
+            streams: Arc::new(Permits::new((connections_max / 2).clamp(1, limits::STREAMS_MAX))),
             stop: OnceLock::new(),
         });
         let inboxes = (0..limits::EVENT_LOOPS)
@@ -152,6 +157,9 @@ impl Server {
         self.pool.end()
     }
 }
+
+/// A few are told so in any case.
+const REFUSING_MIN: usize = 4;
 
 const LOOP_NAMES: [&str; limits::EVENT_LOOPS] = ["http-0", "http-1"];
 

@@ -23,7 +23,7 @@ pub(crate) struct Mail {
     /// Answers of requests that left the loop. At most one for each connection.
     pub(crate) replies: Vec<(Token, Reply)>,
     /// Connections that another loop accepted and had no room for.
-    pub(crate) strangers: Vec<(OwnedFd, Peer)>,
+    pub(crate) strangers: Vec<Caller>,
     /// Streams have something new.
     pub(crate) streams_woken: bool,
     /// The end has been announced.
@@ -31,6 +31,14 @@ pub(crate) struct Mail {
     /// The loop is gone: nothing is delivered any more.
     closed: bool,
     rung: bool,
+}
+
+/// Somebody who was accepted.
+pub(crate) struct Caller {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Peer,
+    /// Loops that had no room for him.
+    pub(crate) tried: usize,
 }
 
 /// What a ticket brings back.

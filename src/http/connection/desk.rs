@@ -1,9 +1,9 @@
 //! What the connections of a loop share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
+use super::streaming::Permits;
 use crate::http::Service;
 use crate::http::correlation::Correlations;
 use crate::http::encode::Date;
@@ -21,8 +21,8 @@ pub(in crate::http) struct Desk {
     pub(in crate::http) pool: Pool,
     pub(in crate::http) inbox: Arc<Inbox>,
     pub(in crate::http) timeouts: Timeouts,
-    /// Open streams of all loops.
-    pub(in crate::http) streams_open: Arc<AtomicUsize>,
+    /// For the streams of all loops.
+    pub(in crate::http) streams_open: Arc<Permits>,
     /// Connections that began a stream; some may have ended it.
     pub(in crate::http) streams: Vec<Token>,
     pub(in crate::http) correlations: Correlations,
@@ -47,7 +47,7 @@ impl Desk {
         pool: Pool,
         inbox: Arc<Inbox>,
         timeouts: Timeouts,
-        streams_open: Arc<AtomicUsize>,
+        streams_open: Arc<Permits>,
     ) -> Self {
         Self {
             service,

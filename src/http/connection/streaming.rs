@@ -79,20 +79,33 @@ impl Connection {
     }
 }
 
-/// The right to one of [`limits::STREAMS_MAX`] streams; dropping it gives it back.
-pub(super) struct Permit(Arc<AtomicUsize>);
+/// How many streams there may be.
+#[derive(Debug)]
+pub(in crate::http) struct Permits {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl Permits {
+    pub(in crate::http) fn new(most: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), most }
+    }
+}
+
+/// The right to one stream; dropping it gives it back.
+pub(super) struct Permit(Arc<Permits>);
 
 impl Permit {
     /// `None` if all are taken.
-    pub(super) fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
-        let one_more = |n| (n < limits::STREAMS_MAX).then_some(n + 1);
-        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Self(Arc::clone(open)))
+    pub(super) fn take(permits: &Arc<Permits>) -> Option<Self> {
+        let one_more = |n| (n < permits.most).then_some(n + 1);
+        permits.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(Arc::clone(permits)))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -50,6 +50,7 @@ pub struct Builder {
     kinds: Vec<Value>,
     ports: u16,
     token: Option<&'static str>,
+    descriptors: Option<u64>,
 }
 
 impl Builder {
@@ -71,6 +72,12 @@ impl Builder {
 
     pub fn ports(mut self, count: u16) -> Self {
         self.ports = count;
+        self
+    }
+
+    /// Its limit of descriptors, the hard one too.
+    pub fn descriptors(mut self, limit: u64) -> Self {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -97,7 +104,14 @@ impl Builder {
             "args_allow": ["--load-ms"],
             "probe": {"path": "/health", "interval": "50ms", "timeout": "500ms",
                       "busy": {"path": "/slots", "count": "is_processing"}}});
-        let mut command = Command::new(HIVE);
+        let mut command = match self.descriptors {
+            None => Command::new(HIVE),
+            Some(limit) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string(), HIVE]);
+                shell
+            }
+        };
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", folder.path());
         // The GPUs of this machine are none of a test's business.
         command.env("RBEE_HIVE_NVML_LIBRARY", "/nowhere").env("RBEE_HIVE_NVIDIA_SMI", "/nowhere");
@@ -206,7 +220,7 @@ impl Hive {
     pub fn builder() -> Builder {
         let quick = ["--heartbeat-interval", "1s", "--shutdown-timeout", "5s"];
         let args = quick.map(str::to_owned).to_vec();
-        Builder { args, env: Vec::new(), kinds: Vec::new(), ports: 8, token: None }
+        Builder { args, env: Vec::new(), kinds: Vec::new(), ports: 8, token: None, descriptors: None }
     }
 
     pub fn start() -> Self {

@@ -21,6 +21,22 @@ pub struct Health {
     pub version: String,
     /// [`API_VERSION`].
     pub api_version: String,
+    /// What is wrong, if something is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<HealthReason>,
+}
+
+/// Something that is wrong with a hive, while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthReason {
+    /// What, in a word; a later version may know others.
+    pub code: String,
+    /// What, for a person.
+    pub message: String,
+    /// When it was first met.
+    pub since: String,
+    /// How often it was met since then.
+    pub count: u64,
 }
 
 /// `status` of [`Health`].
@@ -29,6 +45,8 @@ pub struct Health {
 pub enum HealthStatus {
     /// All is well.
     Alive,
+    /// The hive goes on, and [`Health::reasons`] say what is wrong.
+    Degraded,
     /// The cascade runs.
     Stopping,
 }

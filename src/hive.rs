@@ -38,16 +38,17 @@ use crate::cli::{self, CliError, Parsed};
 use crate::clock::rfc3339;
 use crate::config::{Config, Orphans};
 use crate::devices::{self, Devices, Picture as DevicesPicture, child};
-use crate::http::handlers::{self, Api, Entry};
+use crate::health::Conditions;
+use crate::http::handlers::{self, Api};
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
-use crate::id::{DownloadId, Pgid, SystemEntropy, WorkerId};
+use crate::id::{Backend, DownloadId, Pgid, SystemEntropy, WorkerId};
 use crate::kinds::provision::Provisions;
 use crate::kinds::shelf::Shelf;
 use crate::kinds::{CommandLine, Kind, Values, find_program};
 use crate::latest::Latest;
 use crate::lifecycle::event::{Adopted, Effect, Event, LaunchJob, Plan};
 use crate::lifecycle::fleet::Effects;
-use crate::lifecycle::picture::Picture;
+use crate::lifecycle::picture::{Entry, Picture};
 use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
 use crate::lifecycle::{Fleet, Policy};
 use crate::limits::{DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN, HUB_QUEUE_MAX, HUB_THREADS};
@@ -59,10 +60,11 @@ use crate::net::Cut;
 use crate::process::adopt::{self, Orphan};
 use crate::process::follow::Followers;
 use crate::process::guard::{self, Guardian};
+use crate::process::keep::Keeper;
 use crate::process::lock::{HiveLock, LockError};
 use crate::process::log::Logs;
 use crate::process::record::Records;
-use crate::process::{Jobs, Owner, exits, follow, launch, version_child, versions, worker_io};
+use crate::process::{Jobs, Owner, exits, follow, keep, launch, version_child, versions, worker_io};
 use crate::relay::{Relay, RelayConfig};
 use crate::reload::Reload;
 use crate::sys;
@@ -247,10 +249,14 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         worker_io::start(worker_io::Config { host: worker_host, logs: Arc::clone(&logs) }, tell(&inbox))?;
     let hub_cut = Cut::default();
     let render = render(worker_host, urls.for_workers, hub_cut.clone());
+    let conditions = Conditions::new()?;
+    let (keep_thread, keeper) = keep::start(Arc::clone(&logs), config.data_dir.clone(), conditions.clone())?;
     let launch_config = launch::Config {
         host: worker_host,
         owner,
         logs: Arc::clone(&logs),
+        keeper: keeper.clone(),
+        conditions: conditions.clone(),
         records,
         guardian: guardian.clone(),
         descriptors,
@@ -269,8 +275,15 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     };
     let looked = tell(&inbox);
     let (versions_thread, versions) = versions::start(config.probe.program.clone())?;
-    let (devices_thread, devices) =
-        devices::start(config.probe, groups, move |picture| looked(Event::Devices(picture)))?;
+    let seen = {
+        let (conditions, rules, picture) = (conditions.clone(), config.rules.clone(), Arc::clone(&picture));
+        move |devices: Arc<DevicesPicture>| {
+            let uses_gpu = |entry: &Arc<Entry>| entry.worker.backend != Backend::Cpu;
+            conditions.judge_devices(&devices, &rules, picture.snapshot().workers.iter().any(uses_gpu));
+            looked(Event::Devices(devices));
+        }
+    };
+    let (devices_thread, devices) = devices::start(config.probe, groups, seen)?;
     devices.refresh(); // drivers take their time at first
 
     let streams = Arc::new(OnceLock::<StreamWaker>::new());
@@ -305,7 +318,12 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         .queen
         .map(|queen| {
             let url = queen.url.parse().map_err(|error| io::Error::other(format!("--queen-url: {error}")))?;
-            let config = RelayConfig { url, token: queen.token, interval: config.heartbeat_interval };
+            let config = RelayConfig {
+                url,
+                token: queen.token,
+                interval: config.heartbeat_interval,
+                conditions: conditions.clone(),
+            };
             Relay::start(config, Box::new(heartbeat.clone()))
         })
         .transpose()?
@@ -319,6 +337,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         exits,
         worker_io,
         followers: followers.clone(),
+        keeper: keeper.clone(),
         devices: devices.clone(),
         downloads: downloads.clone(),
         provisions: provisions.clone(),
@@ -351,7 +370,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let (hub_desk, hub_requests) = bounded(HUB_QUEUE_MAX);
     let api = Api {
         token,
-        entry: Entry::default(),
+        entry: handlers::Entry::default(),
         picture: Arc::clone(&picture),
         inbox: inbox.clone(),
         kinds: Arc::clone(shelf.kinds()),
@@ -366,7 +385,9 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         inspector: Inspector::default(),
         devices,
         rules: config.rules,
+        conditions,
         logs,
+        keeper,
         worker_ports: config.worker_ports,
         followers,
         streams: Arc::clone(&streams),
@@ -445,6 +466,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     }
     drop((hub_threads, download_threads, provision_thread));
     follow_thread.join();
+    keep_thread.join();
     versions_thread.join();
     devices_thread.join();
     info!("hive ends");
@@ -528,6 +550,7 @@ struct Hands {
     exits: Jobs<exits::Job>,
     worker_io: Jobs<worker_io::Job>,
     followers: Followers,
+    keeper: Keeper,
     devices: Devices,
     downloads: Downloads,
     provisions: Provisions,
@@ -577,6 +600,7 @@ impl Surroundings for Hands {
 
     fn gone(&mut self, id: &WorkerId) {
         self.followers.ended(id);
+        self.keeper.ended(id);
     }
 }
 

@@ -26,6 +26,7 @@ pub mod duration;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod hive;
 pub mod http;
 pub mod id;

@@ -81,8 +81,8 @@ pub const CONNECTIONS_MAX: usize = 65_536;
 pub const THREADS_MAX: usize = 64;
 /// Event loops: two reached nginx on two cores, and one core more is nothing a hive needs.
 pub const EVENT_LOOPS: usize = 2;
-/// Descriptors that the hive asks for beside those of `--max-connections`: each worker has its pidfd and an
-/// exchange or a log, each follower a log, each file of a download a lock, and the hive its own few dozen.
+/// Descriptors that the hive asks for beside those of `--max-connections`: each worker has its pidfd, its log and
+/// an exchange, each follower a log, each file of a download a lock, and the hive its own few dozen.
 pub const DESCRIPTORS_BESIDE_CONNECTIONS: usize =
     3 * WORKERS_MAX + FOLLOWERS_MAX + 2 * REFUSING_MAX + DOWNLOADS_AT_ONCE * SELECTION_FILES_MAX + 256;
 /// How long the end of the hive waits for answers that are being written.
@@ -252,8 +252,29 @@ pub const GGUF_ARRAY_KEPT_MAX: u64 = 8192;
 pub const GGUF_KEPT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What may be read of a GGUF beyond its header.
 pub const GGUF_READ_AHEAD_BYTES: usize = 64 * 1024;
-/// A worker's log; beyond it the older part becomes `.log.1`, and what was there before is gone.
+/// A worker's log; beyond it the older part becomes `.log.1`, and what was there before is gone. It is noticed
+/// within [`LOG_LOOK`], and what a worker writes meanwhile is beyond the bound.
 pub const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// How often the length of a log is looked at while it grows.
+pub const LOG_LOOK: Duration = Duration::from_millis(20);
+/// The same of one that grew by half its bound since the last look: one worker that writes 2 GB/s gets 10 MB further.
+pub const LOG_LOOK_FLOOD: Duration = Duration::from_millis(5);
+/// The same where the system has no watch left to tell when a log grows.
+pub const LOG_LOOK_UNTOLD: Duration = Duration::from_secs(1);
+/// A log that is over its bound again so soon, or is twice as long, is cut instead of moved aside: up to 50 MiB a
+/// second nothing is lost that a reader keeps up with; beyond it copying would cost more than the log is worth.
+pub const LOG_WHOLE_INTERVAL: Duration = Duration::from_millis(200);
+/// What is kept of a log that is cut: four times what is looked through for why a worker ended.
+pub const LOG_CUT_KEPT_BYTES: u64 = 256 * 1024;
+/// A log that could be neither moved aside nor cut, and a data directory that cannot be written, are tried again
+/// after so long.
+pub const DISK_RETRY: Duration = Duration::from_secs(2);
+/// Who asks for the health of the hive has the disk looked at for the next who asks, so often at most.
+pub const DISK_LOOK: Duration = Duration::from_secs(2);
+/// A disk with less left than this, and than [`DISK_NEARLY_FULL_PERCENT`] of it, is called nearly full.
+pub const DISK_NEARLY_FULL_BYTES: u64 = 256 * 1024 * 1024;
+/// The same of a small disk.
+pub const DISK_NEARLY_FULL_PERCENT: u64 = 5;
 /// Lines of a log kept with the exit of a worker.
 pub const EXIT_LOG_LINES: usize = 20;
 /// Bytes read from a log's end for them.

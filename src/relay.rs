@@ -18,6 +18,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, Rustls
 use ureq::{Agent, Proxy, ProxyProtocol};
 
 use crate::api::Heartbeat;
+use crate::health::{Condition, Conditions};
 use crate::id::{SystemEntropy, Token};
 use crate::latest::Latest;
 use crate::limits;
@@ -94,6 +95,8 @@ pub struct RelayConfig {
     pub token: Option<Token>,
     /// `--heartbeat-interval`.
     pub interval: Duration,
+    /// Where it is said that the queen cannot be reached.
+    pub conditions: Conditions,
 }
 
 /// The running relay.
@@ -123,9 +126,9 @@ impl Relay {
         let deadline = Arc::new(Deadline::new()?);
         let token = Arc::new(Latest::new(config.token));
         let poster = Poster::new(config.url, Arc::clone(&token), Arc::clone(&deadline));
-        let interval = config.interval;
-        let thread =
-            Joined::spawn_vital("relay", || {}, move || run(poster, interval, &newest, &changed, &last))?;
+        let (interval, conditions) = (config.interval, config.conditions);
+        let body = move || run(poster, interval, &conditions, &newest, &changed, &last);
+        let thread = Joined::spawn_vital("relay", || {}, body)?;
         Ok(Self { changes, ended: Some(ended), deadline, token, thread: Some(thread) })
     }
 
@@ -165,6 +168,7 @@ impl Drop for Relay {
 fn run(
     mut poster: Poster,
     interval: Duration,
+    conditions: &Conditions,
     newest: &(dyn Fn() -> Heartbeat + Send),
     changed: &Receiver<()>,
     last: &Receiver<Heartbeat>,
@@ -178,11 +182,13 @@ fn run(
                 let began = Instant::now();
                 match poster.post(newest(), |deadline| deadline.begin(limits::RELAY_TIMEOUT)) {
                     Ok(()) => {
+                        conditions.clear(Condition::QueenUnreachable);
                         if let Some(Turn::Found) = schedule.posted(began) {
                             info!("queen takes heartbeats again queen={}", poster.url);
                         }
                     }
                     Err(why) => {
+                        conditions.set(Condition::QueenUnreachable, "");
                         if let Some(Turn::Lost) = schedule.failed(Instant::now(), &mut entropy) {
                             warn!("queen does not take heartbeats queen={} why={why}", poster.url);
                         }

@@ -214,6 +214,7 @@ fn parts_and_lost_cards_are_what_they_are() {
         devices["gpus"].as_array().unwrap().iter().map(|gpu| gpu["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["gpu0:1", "gpu0:2", "gpu1"]);
     assert_eq!(devices["gpus"][2]["lost"], true);
+    assert_eq!(reasons(&machine), ["gpu_lost"]);
     assert_eq!(machine.capacity("eight", "&device=gpu0").status, 404, "its parts are offered instead");
     assert_eq!(machine.capacity("eight", "&device=gpu0:2").status, 409);
     assert_eq!(machine.capacity("tiny", "&device=gpu1").status, 409);
@@ -320,6 +321,39 @@ fn a_driver_that_hangs_hangs_nobody() {
     machine.hive.signal(15);
     assert_eq!(machine.hive.wait_exit().code(), Some(0));
     assert_eq!(machine.hive.processes(), Vec::<u32>::new());
+}
+
+/// Why the health is degraded.
+fn reasons(machine: &Machine) -> Vec<String> {
+    let health = machine.hive.get("/health").json();
+    let reasons = health["reasons"].as_array().cloned().unwrap_or_default();
+    assert_eq!(health["status"], if reasons.is_empty() { "alive" } else { "degraded" });
+    reasons.into_iter().map(|reason| reason["code"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_health_tells_of_a_driver_that_hangs_until_it_answers() {
+    let machine = Machine::new(TWO, &[]);
+    machine.hive.get("/v1/devices");
+    assert_eq!(reasons(&machine), [""; 0]);
+    machine.nvml.set(&format!("{TWO}hang\n"));
+    eventually("the picture is stale", || machine.hive.get("/v1/devices").json()["stale"] == true);
+    assert_eq!(reasons(&machine), ["devices_stale"]);
+    machine.nvml.set(TWO);
+    eventually("who asks for the health has the driver asked", || reasons(&machine).is_empty());
+}
+
+#[test]
+fn the_health_tells_of_a_container_without_the_process_ids_of_its_host() {
+    let far = u32::MAX; // no process here has this number
+    let machine =
+        Machine::new(&format!("gpu 00000000:01:00.0 GPU-a 24576 4000 RTX\nprocess {far} 20480\n"), &[]);
+    assert_eq!(reasons(&machine), [""; 0], "nobody uses it yet");
+    machine.ready("tiny", json!({"kind": "gpu-only"}));
+    eventually("the health says so", || {
+        machine.hive.get("/v1/devices");
+        reasons(&machine) == ["gpu_users_unknown"]
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rbee_hive::api::{Heartbeat, HiveStatus};
+use rbee_hive::health::Conditions;
 use rbee_hive::id::Token;
 use rbee_hive::mock::queen;
 use rbee_hive::relay::{Relay, RelayConfig};
@@ -36,6 +37,7 @@ impl Hive {
             url: format!("{scheme}://{queen}").parse().unwrap(),
             token: Token::parse("s3cret"),
             interval,
+            conditions: Conditions::new().unwrap(),
         };
         let newest = Box::new(move || heartbeat(newest.load(Ordering::SeqCst), HiveStatus::Ready));
         Self { relay: Relay::start(config, newest).unwrap(), picture }

@@ -277,11 +277,6 @@ pub enum DiskJob {
         /// How it ended, if by itself.
         status: Option<ExitStatus>,
     },
-    /// The log is over its bound: move it aside. Not answered.
-    RotateLog {
-        /// Which worker.
-        id: WorkerId,
-    },
     /// Write down how far the run is. Not answered.
     Note {
         /// Which worker.

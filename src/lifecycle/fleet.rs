@@ -499,11 +499,11 @@ impl Fleet {
                 });
             }
             Event::Measured { id, run, usage } => {
-                self.event(&id, run, now, &mut out, |mut worker, fleet, out| {
+                self.event(&id, run, now, &mut out, |mut worker, fleet, _out| {
                     if let AnyWorker::Spawning(w) = &mut worker {
-                        w.measured(usage, now, &fleet.policy, out);
+                        w.measured(usage, now, &fleet.policy);
                     } else if let Some((facts, _)) = worker.serving_mut() {
-                        facts.measured(usage, out);
+                        facts.measured(usage);
                     }
                     worker
                 });

@@ -351,13 +351,13 @@ impl Worker<Spawning> {
     }
 
     /// The process tree was looked at: whatever moved puts the deadline off.
-    pub(super) fn measured(&mut self, usage: Usage, now: Instant, policy: &Policy, out: &mut Effects) {
+    pub(super) fn measured(&mut self, usage: Usage, now: Instant, policy: &Policy) {
         if let Step::Loading(loading) = &mut self.state.step {
             loading.measure = Turn::Due(now + measure_while_loading(policy));
             if self.facts.usage != Some(usage) {
                 loading.quiet_by = now + policy.ready_timeout;
             }
-            self.facts.measured(usage, out);
+            self.facts.measured(usage);
         }
     }
 

@@ -21,9 +21,7 @@ use std::time::{Duration, Instant};
 use crate::capacity::ledger::{Placement, Seen};
 use crate::id::{Pgid, Run, Token, WorkerId};
 use crate::kinds::Protocol;
-use crate::limits::{
-    ESTRANGED_PROBE_INTERVAL, EXCHANGE_TIMEOUT, LOG_BYTES_MAX, LOG_TAIL_WAIT, PORT_MOVES_MAX,
-};
+use crate::limits::{ESTRANGED_PROBE_INTERVAL, EXCHANGE_TIMEOUT, LOG_TAIL_WAIT, PORT_MOVES_MAX};
 
 use super::Policy;
 use super::event::{
@@ -519,10 +517,7 @@ impl Facts {
         own + EXCHANGE_TIMEOUT
     }
 
-    pub fn measured(&mut self, usage: Usage, out: &mut Effects) {
+    pub fn measured(&mut self, usage: Usage) {
         self.usage = Some(usage);
-        if usage.log_bytes > LOG_BYTES_MAX {
-            out.push(Effect::Disk(DiskJob::RotateLog { id: self.id.clone() }));
-        }
     }
 }

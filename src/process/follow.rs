@@ -48,13 +48,18 @@ enum Job {
 /// If the log directory cannot be made or watched, or the system has no thread or descriptor to give.
 pub fn start(logs: Arc<Logs>) -> io::Result<(Joined, Followers)> {
     let (jobs, inbox) = mailbox()?;
-    logs.make_dir()?;
     let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    let dir = inotify::add_watch(&inotify, logs.dir(), WatchFlags::CREATE)?;
+    let dir = watch_dir(&logs, &inotify)?;
     let thread =
         Thread { logs, inbox, inotify, dir, watches: BTreeMap::new(), followers: Vec::new(), closed: false };
     let joined = Joined::spawn_vital("log-follow", || {}, move || thread.run())?;
     Ok((joined, Followers { jobs, following: Arc::default() }))
+}
+
+/// Asks to be told of logs that begin, in the folder that is in its place now; makes it if there is none.
+fn watch_dir(logs: &Logs, inotify: &OwnedFd) -> io::Result<i32> {
+    logs.make_dir()?;
+    Ok(inotify::add_watch(inotify, logs.dir(), WatchFlags::CREATE)?)
 }
 
 impl Followers {
@@ -259,15 +264,27 @@ impl Thread {
     /// Asks to be told of changes of a log. False if that is not to be had; a log that is not there is
     /// watched when it begins.
     fn watch(&mut self, id: &WorkerId) -> bool {
-        match inotify::add_watch(&self.inotify, self.logs.path(id), WatchFlags::MODIFY) {
-            Ok(watch) => {
-                self.watches.insert(watch, id.clone());
-                true
+        let watched = self.watch_log(id).and_then(|is_there| {
+            if is_there {
+                return Ok(());
             }
-            Err(rustix::io::Errno::NOENT) => true,
-            Err(e) => {
-                warn!("log cannot be followed worker={id} error={e}");
-                false
+            // Another folder may lie where the one was that is watched: the same one again changes nothing.
+            self.dir = watch_dir(&self.logs, &self.inotify)?;
+            self.watch_log(id).map(drop)
+        });
+        if let Err(e) = &watched {
+            warn!("log cannot be followed worker={id} error={e}");
+        }
+        watched.is_ok()
+    }
+
+    /// False if it is not there.
+    fn watch_log(&mut self, id: &WorkerId) -> io::Result<bool> {
+        match inotify::add_watch(&self.inotify, self.logs.path(id), WatchFlags::MODIFY) {
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            watch => {
+                self.watches.insert(watch?, id.clone());
+                Ok(true)
             }
         }
     }

@@ -17,11 +17,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
 
 use crate::capacity::ledger::Placement;
+use crate::health::{Condition, Conditions, plain};
 use crate::id::{Backend, Pgid, Run, WorkerId};
 use crate::kinds::CommandLine;
 use crate::lifecycle::event::{Event, LaunchError, LaunchJob, Standing};
 use crate::limits;
 use crate::process::guard::{Guardian, Ward};
+use crate::process::keep::Keeper;
 use crate::process::log::{Logs, heading};
 use crate::process::record::{Identity, Record, Records};
 use crate::process::{Jobs, OWNER_VARIABLE, Owner, exits, reasons};
@@ -39,6 +41,10 @@ pub struct Config {
     pub owner: Owner,
     /// Where their logs go.
     pub logs: Arc<Logs>,
+    /// What keeps the logs within their bound.
+    pub keeper: Keeper,
+    /// What is wrong with the hive.
+    pub conditions: Conditions,
     /// Where it stands what was launched.
     pub records: Records,
     /// What ends them if the hive is killed.
@@ -64,7 +70,8 @@ pub fn start(
 ) -> io::Result<(Joined, Sender<Job>)> {
     // How many jobs can wait is bounded by who asks: one of each sort for each worker.
     let (sender, jobs) = crossbeam_channel::unbounded();
-    let written = adopted.into_iter().map(|record| (record.job.id.clone(), record)).collect();
+    let written: BTreeMap<_, _> = adopted.into_iter().map(|record| (record.job.id.clone(), record)).collect();
+    written.keys().for_each(|id| config.keeper.keep(id, config.logs.open(id).ok()));
     let mut launcher = Launcher { config, render, exits, written };
     let body = move || {
         for job in jobs {
@@ -93,14 +100,6 @@ impl Launcher {
                 let more = self.tail(&id, run, limits::REASON_LOG_LINES, limits::REASON_LOG_BYTES_MAX);
                 let reason = reasons::explain(&more, status);
                 Some(Event::LogTail { id, run, lines, reason })
-            }
-            // It may have been moved since it was measured.
-            Job::RotateLog { id } if self.config.logs.bytes(&id) <= limits::LOG_BYTES_MAX => None,
-            Job::RotateLog { id } => {
-                if let Err(e) = self.config.logs.rotate(&id) {
-                    warn!("log cannot be rotated worker={id} error={e}");
-                }
-                None
             }
             Job::Note { id, run, standing } => {
                 self.note(&id, run, standing);
@@ -151,7 +150,8 @@ impl Launcher {
     fn write(&self, id: &WorkerId) {
         let Some(record) = self.written.get(id) else { return };
         if let Err(e) = self.config.records.write(record) {
-            warn!("record cannot be written worker={id} error={e}");
+            self.config.conditions.failed(Condition::DataDir, &e);
+            debug!("record cannot be written worker={id} error={e}");
         }
     }
 
@@ -187,17 +187,19 @@ impl Launcher {
         {
             return Err(LaunchError::PortTaken);
         }
-        let log = self
-            .config
-            .logs
-            .open_for(&job.id, job.run)
-            .and_then(|out| Ok((out.try_clone()?, out)))
-            .map_err(|e| LaunchError::Failed(format!("its log cannot be opened: {}", e.kind())))?;
+        let log =
+            self.config.logs.open_for(&job.id, job.run).and_then(|out| Ok((out.try_clone()?, out))).map_err(
+                |e| {
+                    self.config.conditions.failed(Condition::DataDir, &e);
+                    LaunchError::Failed(format!("its log cannot be opened: {}", plain(&e)))
+                },
+            )?;
+        self.config.keeper.keep(&job.id, log.0.try_clone().ok());
         let record = Record::new(job.clone());
-        self.config
-            .records
-            .write(&record)
-            .map_err(|e| LaunchError::Failed(format!("its record cannot be written: {}", e.kind())))?;
+        self.config.records.write(&record).map_err(|e| {
+            self.config.conditions.failed(Condition::DataDir, &e);
+            LaunchError::Failed(format!("its record cannot be written: {}", plain(&e)))
+        })?;
         self.written.insert(job.id.clone(), record);
         let ward = self.config.guardian.ward();
         let child =

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -140,42 +140,78 @@ impl Logs {
     /// # Errors
     /// If something cannot be read or written; the log is then as it was.
     pub fn rotate(&self, id: &WorkerId) -> io::Result<()> {
-        let result = self.copy_and_truncate(id);
-        if result.is_err() {
-            // It is there only if making or naming it failed.
-            let _ = fs::remove_file(self.next_older_path(id));
-        }
-        result
+        self.move_aside(id, limits::LOG_BYTES_MAX, |begins, log, aside| {
+            aside.put_in_place(false)?;
+            match take_blocks(log, aside.copied_to) {
+                Ok(taken) => {
+                    begins.insert(id.clone(), aside.begin + taken);
+                    aside.copy.set_len(taken.saturating_sub(aside.copied_from))
+                }
+                Err(_) => {
+                    log.set_len(0)?;
+                    begins.insert(id.clone(), aside.begin + aside.copied_to);
+                    Ok(())
+                }
+            }
+        })
     }
 
-    fn copy_and_truncate(&self, id: &WorkerId) -> io::Result<()> {
-        let mut log = match OpenOptions::new().read(true).write(true).open(self.path(id)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            log => log?,
-        };
+    /// As [`rotate`](Self::rotate), of a log that grows faster than it can be copied: no more than its last
+    /// [`limits::LOG_CUT_KEPT_BYTES`] are kept, and none if they cannot be copied. Cutting to nothing takes what
+    /// was not yet brought to the disk out of the page cache, so that a flood costs no disk; taking out blocks
+    /// would have to wait for the disk first, with the log locked.
+    ///
+    /// # Errors
+    /// If it cannot be cut.
+    pub fn cut(&self, id: &WorkerId) -> io::Result<()> {
+        let cut = self.move_aside(id, limits::LOG_CUT_KEPT_BYTES, |begins, log, aside| {
+            aside.put_in_place(true)?;
+            log.set_len(0)?;
+            begins.insert(id.clone(), aside.begin + aside.copied_to);
+            Ok(())
+        });
+        cut.or_else(|_| {
+            let mut begins = self.lock();
+            let Some(log) = open_existing_for_writing(&self.path(id))? else { return Ok(()) };
+            let end = self.begin(&begins, id)? + length(&log)?;
+            log.set_len(0)?;
+            begins.insert(id.clone(), end);
+            // It is not what stood before the present generation any more.
+            remove_existing(&self.older_path(id))
+        })
+    }
+
+    /// Copies the last `keep` bytes, and then, under the lock, what was written meanwhile; `finish` is to put the
+    /// copy in its place and to shorten the log.
+    fn move_aside(
+        &self,
+        id: &WorkerId,
+        keep: u64,
+        finish: impl FnOnce(&mut BTreeMap<WorkerId, u64>, &File, &Aside) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(mut log) = open_existing_for_writing(&self.path(id))? else { return Ok(()) };
         let next_older = self.next_older_path(id);
-        let mut copy =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next_older)?;
-        let older_from = log.metadata()?.len().saturating_sub(limits::LOG_BYTES_MAX);
-        log.seek(SeekFrom::Start(older_from))?;
-        io::copy(&mut io::Read::by_ref(&mut log).take(limits::LOG_BYTES_MAX), &mut copy)?;
-        let mut begins = self.lock();
-        // What was written meanwhile.
-        io::copy(&mut io::Read::by_ref(&mut log).take(limits::LOG_BYTES_MAX), &mut copy)?;
-        let begin = self.begin(&begins, id)?;
-        let copied_to = log.stream_position()?;
-        fs::rename(&next_older, self.older_path(id))?;
-        match take_blocks(&log, copied_to) {
-            Ok(taken) => {
-                begins.insert(id.clone(), begin + taken);
-                copy.set_len(taken.saturating_sub(older_from))
+        let done = (|| {
+            let mut copy =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next_older)?;
+            let copied_from = length(&log)?.saturating_sub(keep);
+            log.seek(SeekFrom::Start(copied_from))?;
+            io::copy(&mut io::Read::by_ref(&mut log).take(keep), &mut copy)?;
+            let mut begins = self.lock();
+            io::copy(&mut io::Read::by_ref(&mut log).take(keep), &mut copy)?;
+            let begin = self.begin(&begins, id)?;
+            if !is_at(&log, &self.path(id)) {
+                return Err(io::ErrorKind::NotFound.into()); // it was deleted meanwhile
             }
-            Err(_) => {
-                log.set_len(0)?;
-                begins.insert(id.clone(), begin + copied_to);
-                Ok(())
-            }
+            let copied_to = log.stream_position()?;
+            let (from, to) = (next_older.clone(), self.older_path(id));
+            finish(&mut begins, &log, &Aside { copy, copied_from, copied_to, begin, from, to })
+        })();
+        if done.is_err() {
+            // It is there only if making or naming it failed.
+            let _ = fs::remove_file(&next_older);
         }
+        done
     }
 
     /// Removes both generations.
@@ -183,14 +219,10 @@ impl Logs {
     /// # Errors
     /// If one is there and cannot be removed.
     pub fn delete(&self, id: &WorkerId) -> io::Result<()> {
-        self.lock().remove(id);
-        for path in [self.path(id), self.older_path(id)] {
-            match fs::remove_file(path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                done => done?,
-            }
-        }
-        Ok(())
+        let mut begins = self.lock();
+        begins.remove(id);
+        remove_existing(&self.path(id))?;
+        remove_existing(&self.older_path(id))
     }
 
     /// Where the present generation begins.
@@ -239,6 +271,30 @@ impl Logs {
         let read = log.read_at(block, *position - begin)?;
         *position += read as u64;
         Ok(read)
+    }
+}
+
+/// What was copied out of a log, and is not in its place yet.
+struct Aside {
+    copy: File,
+    /// From where in the log, and to where.
+    copied_from: u64,
+    copied_to: u64,
+    /// Where the log began.
+    begin: u64,
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Aside {
+    /// `often`: what is replaced by a rename is brought to the disk at once by some file systems, which is more
+    /// than a log is worth many times a second. So it is removed first, and a hive that is killed just then
+    /// leaves none.
+    fn put_in_place(&self, often: bool) -> io::Result<()> {
+        if often {
+            remove_existing(&self.to)?;
+        }
+        fs::rename(&self.from, &self.to)
     }
 }
 
@@ -389,6 +445,26 @@ fn open_existing(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+fn open_existing_for_writing(path: &Path) -> io::Result<Option<File>> {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
+fn remove_existing(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether `file` is what lies at `path`.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let which = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    matches!((file.metadata().map(which), fs::metadata(path).map(which)), (Ok(file), Ok(path)) if file == path)
+}
+
 /// Whether a byte continues a UTF-8 character.
 pub(super) fn is_continuation(byte: u8) -> bool {
     byte & 0xC0 == 0x80
@@ -512,6 +588,38 @@ mod tests {
         }
         assert_eq!(seen, limits::LOG_BYTES_MAX);
         assert!(read.ends_with(b"last"));
+    }
+
+    #[test]
+    fn of_a_log_that_is_cut_the_last_lines_are_kept_and_positions_stay_right() {
+        let (_dir, logs, id, mut file) = log_with(b"first\n");
+        file.set_len(2 * limits::LOG_BYTES_MAX).unwrap();
+        file.write_all(b"\nlast\n").unwrap();
+        let end = logs.tail_position(&id, 0).unwrap();
+        logs.cut(&id).unwrap();
+        assert_eq!(logs.bytes(&id), 0);
+        assert_eq!(fs::metadata(logs.older_path(&id)).unwrap().len(), limits::LOG_CUT_KEPT_BYTES);
+        file.write_all(b"next\n").unwrap();
+        assert_eq!(logs.tail(&id, 2, 100).unwrap(), ["last", "next"]);
+        let (mut position, mut block) = (end - 5, [0; 64]);
+        assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 5);
+        assert_eq!((&block[..5], position), (&b"last\n"[..], end));
+    }
+
+    #[test]
+    fn what_cannot_be_copied_is_cut_and_not_taken_for_what_is_left() {
+        let (_dir, logs, id, mut file) = log_with(b"one\n");
+        logs.rotate(&id).unwrap();
+        file.write_all(b"two\n").unwrap();
+        fs::create_dir(logs.next_older_path(&id)).unwrap(); // in the way
+        assert!(logs.rotate(&id).is_err());
+        assert_eq!(logs.tail(&id, 9, 100).unwrap(), ["one", "two"], "as it was");
+        logs.cut(&id).unwrap();
+        file.write_all(b"three\n").unwrap();
+        assert_eq!(logs.tail(&id, 9, 100).unwrap(), ["three"]);
+        let (mut position, mut block) = (4, [0; 64]);
+        assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 6);
+        assert_eq!(position, 14, "the second line is told as lost");
     }
 
     #[test]

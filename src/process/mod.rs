@@ -2,7 +2,7 @@
 //!
 //! Three threads take jobs (the effects of the lifecycle) and answer with its events:
 //! [`launch`] may touch the disk, [`exits`] and [`worker_io`] never wait for one. A fourth, [`follow`],
-//! serves who reads along in logs.
+//! serves who reads along in logs, and a fifth, [`keep`], keeps them within their bound.
 //!
 //! Invariants:
 //! - a process group is signalled only while its leader is unreaped: until then the number is ours;
@@ -14,10 +14,12 @@
 
 pub mod adopt;
 mod busy;
+mod disk;
 pub(crate) mod exchange;
 pub mod exits;
 pub mod follow;
 pub mod guard;
+pub mod keep;
 pub mod launch;
 pub mod lock;
 pub mod log;

@@ -43,6 +43,16 @@ fn a_log_that_is_not_there_yet_is_followed_from_its_beginning() {
 }
 
 #[test]
+fn a_log_that_begins_in_a_folder_made_anew_is_followed() {
+    let hive = Hive::new();
+    let moved = hive.logs.dir().with_extension("moved");
+    std::fs::rename(hive.logs.dir(), moved).unwrap();
+    let mut reader = hive.follow("w", 10);
+    hive.script("echo begun; exec sleep 1000");
+    reader.until("data: begun");
+}
+
+#[test]
 fn a_reader_that_does_not_read_stops_the_reading_and_loses_nothing() {
     let hive = Hive::new();
     let lines: Vec<String> = (0..200_000).map(|i| format!("line {i}")).collect();

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rbee_hive::capacity::ledger::{Placement, Share};
+use rbee_hive::health::Conditions;
 use rbee_hive::http::{Pull, Source as _};
 use rbee_hive::id::{Backend, Device, Pgid, Run, SystemEntropy, Token, WorkerId};
 use rbee_hive::kinds::{CommandLine, Kind, Protocol};
 use rbee_hive::lifecycle::event::{Event, ExitStatus, LaunchJob, Plan, Signal};
 use rbee_hive::process::follow::{self, Followers, Following};
 use rbee_hive::process::guard::{self, Guardian};
+use rbee_hive::process::keep::{self, Keeper};
 use rbee_hive::process::launch::{self, Job};
 use rbee_hive::process::log::Logs;
 use rbee_hive::process::record::Records;
@@ -49,9 +51,10 @@ pub struct Hive {
     pub launch: Option<Sender<Job>>,
     pub exits: Option<Jobs<exits::Job>>,
     pub followers: Option<Followers>,
+    pub keeper: Option<Keeper>,
     pub events: Receiver<Event>,
     pub logs: Arc<Logs>,
-    _threads: [Joined; 3],
+    _threads: [Joined; 4],
     _dir: TempDir,
 }
 
@@ -73,8 +76,19 @@ impl Hive {
         let (watching, exits) = exits::start(owner.clone(), guardian.clone(), send(to_us.clone())).unwrap();
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let host = "127.0.0.1".parse().unwrap();
-        let (records, logs_too) = (Records::of(dir.path()), Arc::clone(&logs));
-        let config = launch::Config { host, owner, logs: logs_too, records, guardian, descriptors };
+        let conditions = Conditions::new().unwrap();
+        let (keeping, keeper) =
+            keep::start(Arc::clone(&logs), dir.path().to_path_buf(), conditions.clone()).unwrap();
+        let config = launch::Config {
+            host,
+            owner,
+            logs: Arc::clone(&logs),
+            keeper: keeper.clone(),
+            conditions,
+            records: Records::of(dir.path()),
+            guardian,
+            descriptors,
+        };
         let (launching, launch) =
             launch::start(config, [], Box::new(render), exits.clone(), send(to_us)).unwrap();
         let (following, followers) = follow::start(Arc::clone(&logs)).unwrap();
@@ -84,7 +98,8 @@ impl Hive {
             followers: Some(followers),
             events,
             logs,
-            _threads: [launching, watching, following],
+            keeper: Some(keeper),
+            _threads: [launching, watching, following, keeping],
             _dir: dir,
         }
     }
@@ -137,7 +152,7 @@ impl Hive {
 
 impl Drop for Hive {
     fn drop(&mut self) {
-        (self.launch, self.exits, self.followers) = (None, None, None);
+        (self.launch, self.exits, self.followers, self.keeper) = (None, None, None, None);
     }
 }
 

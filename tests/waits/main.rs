@@ -2,6 +2,7 @@
 
 mod clock;
 mod conformance;
+mod disk;
 mod downloads;
 mod draining;
 mod faults;

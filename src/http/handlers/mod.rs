@@ -15,6 +15,7 @@ use crate::api::{
 use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Rules;
 use crate::devices::{self, Devices};
+use crate::health::{Condition, Conditions};
 use crate::http::auth::{self, Who};
 use crate::http::events::EventStream;
 use crate::http::route::{self, Route};
@@ -34,6 +35,7 @@ use crate::models::downloads::Downloads;
 use crate::models::hub::Hub;
 use crate::net::Cut;
 use crate::process::follow::Followers;
+use crate::process::keep::Keeper;
 use crate::process::log::Logs;
 use crate::process::versions::Versions;
 
@@ -88,8 +90,12 @@ pub struct Api {
     pub devices: Devices,
     /// What the operator keeps from the hive.
     pub rules: Rules,
+    /// What is wrong with the hive.
+    pub conditions: Conditions,
     /// Workers' logs.
     pub logs: Arc<Logs>,
+    /// What keeps them within their bound, and looks at the disk.
+    pub keeper: Keeper,
     /// Ports that a spawn may hint at.
     pub worker_ports: RangeInclusive<u16>,
     /// Who lets readers of logs in.
@@ -127,7 +133,7 @@ impl Api {
     fn read(&self, route: &Route) -> Option<Result<Answer, ApiError>> {
         let snapshot = || self.picture.snapshot();
         match route {
-            Route::Health => Some(Ok(health(snapshot().status))),
+            Route::Health => Some(Ok(self.health(snapshot().status))),
             Route::Readiness => Some(Ok(readiness(snapshot().status))),
             Route::List => {
                 let list = Body::Shared(snapshot().list_json());
@@ -226,6 +232,25 @@ impl Api {
         }
     }
 
+    /// What is known; who asks again finds what was looked at because somebody asked.
+    fn health(&self, status: HiveStatus) -> Answer {
+        self.keeper.asked();
+        let reasons = self.conditions.reasons();
+        let of_devices = [Condition::DevicesStale, Condition::GpuLost, Condition::GpuUsersUnknown];
+        if of_devices.into_iter().any(|condition| self.conditions.has(condition)) {
+            self.devices.refresh();
+        }
+        let status = match status {
+            HiveStatus::Starting | HiveStatus::Ready | HiveStatus::Draining if reasons.is_empty() => {
+                HealthStatus::Alive
+            }
+            HiveStatus::Starting | HiveStatus::Ready | HiveStatus::Draining => HealthStatus::Degraded,
+            HiveStatus::Stopping | HiveStatus::Stopped => HealthStatus::Stopping,
+        };
+        let (version, api_version) = (env!("CARGO_PKG_VERSION").to_owned(), API_VERSION.to_owned());
+        Answer::json(200, &Health { status, version, api_version, reasons })
+    }
+
     fn shutdown(&self, request: &Request) -> Result<Answer, ApiError> {
         let arguments = Arguments::parse(&request.body)?;
         let words = [("stop", ShutdownWorkers::Stop), ("keep", ShutdownWorkers::Keep)];
@@ -322,15 +347,6 @@ fn announces_body(head: &Head) -> bool {
         name.eq_ignore_ascii_case("Transfer-Encoding")
             || (name.eq_ignore_ascii_case("Content-Length") && value.bytes().any(|b| b != b'0'))
     })
-}
-
-fn health(status: HiveStatus) -> Answer {
-    let status = match status {
-        HiveStatus::Starting | HiveStatus::Ready | HiveStatus::Draining => HealthStatus::Alive,
-        HiveStatus::Stopping | HiveStatus::Stopped => HealthStatus::Stopping,
-    };
-    let (version, api_version) = (env!("CARGO_PKG_VERSION").to_owned(), API_VERSION.to_owned());
-    Answer::json(200, &Health { status, version, api_version })
 }
 
 fn readiness(status: HiveStatus) -> Answer {

@@ -471,7 +471,6 @@ impl World {
                 }
                 Effect::Disk(DiskJob::Note { id, standing, .. }) => self.records.note(&id, standing),
                 Effect::Disk(DiskJob::RemoveRecord { id }) => self.records.remove(&id),
-                Effect::Disk(DiskJob::RotateLog { .. }) => {}
                 Effect::Disk(DiskJob::DeleteLog { id }) => {
                     expect(self.fleet.view(&id).is_none(), || format!("the log of {id} is still askable"))?;
                 }

@@ -131,7 +131,8 @@ pub struct Exit {
     pub code: Option<i32>,
     /// Name of the signal that ended it (`SIGKILL`).
     pub signal: Option<String>,
-    /// Why, in a word: `exited`, `signaled`, `stopped`, `idle`, `drain`, `cascade`, `ready_timeout`, `deaf`,
+    /// Why, in a word: `exited`, `signaled`, `oom` (the kernel killed it, or a process of it, for want of memory),
+    /// `stopped`, `idle`, `drain`, `cascade`, `ready_timeout`, `deaf`,
     /// `launch_failed`, `port_lost`, `make_room` (another one needed its memory), `no_room` (those who were
     /// to leave for it did not).
     pub reason: String,

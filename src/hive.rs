@@ -37,7 +37,7 @@ use crate::capacity::ledger::Ledger;
 use crate::cli::{self, CliError, Parsed};
 use crate::clock::rfc3339;
 use crate::config::{Config, Orphans};
-use crate::devices::{self, Devices, Picture as DevicesPicture, child};
+use crate::devices::{self, Devices, OomKills, Picture as DevicesPicture, child};
 use crate::health::Conditions;
 use crate::http::handlers::{self, Api};
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
@@ -233,7 +233,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     };
 
     // Each thread stands before the handle that keeps it going, so that an early return drops that first.
-    let (exits_thread, exits) = exits::start(owner.clone(), guardian.clone(), tell(&inbox))?;
+    let oom_kills = OomKills::new(&config.probe.procfs, &config.probe.sysfs);
+    let (exits_thread, exits) = exits::start(owner.clone(), guardian.clone(), oom_kills, tell(&inbox))?;
     let (mut adopted, mut adopted_records) = (Vec::new(), Vec::new());
     for Orphan { mut record, pgid, started, pidfd, age } in orphans {
         if let Some(folder) = &record.install {

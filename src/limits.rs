@@ -297,6 +297,9 @@ pub const LOG_BLOCK_BYTES: usize = 64 * 1024;
 
 /// Workers at once, ended ones not counted.
 pub const WORKERS_MAX: usize = 1024;
+/// Added to a worker's `oom_score_adj`, which it has from the hive: a tenth of the machine's memory, far more than a
+/// hive has.
+pub const WORKER_OOM_SCORE_RAISE: i32 = 100;
 /// Memory of a dead worker that the driver does not give back is waited for so long.
 pub const MEMORY_RETURN_WAIT: Duration = Duration::from_secs(5);
 /// A worker admitted in the place of others waits so long beyond their grace before it is given up.

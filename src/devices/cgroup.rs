@@ -68,6 +68,12 @@ impl Cgroups {
         unified.chain(split)
     }
 
+    /// Where the kernel may count whom it kills in the narrowest of them, the best first.
+    pub fn oom_files(&self) -> impl Iterator<Item = PathBuf> {
+        let unified = self.unified.first().map(|dir| dir.join("memory.events"));
+        unified.into_iter().chain(self.memory.first().map(|dir| dir.join("memory.oom_control")))
+    }
+
     /// The processor time that each cgroup with a quota may use, in whole cores, at least 1.
     pub fn cores(&self) -> impl Iterator<Item = u32> {
         let unified = self.unified.iter().filter_map(|dir| {

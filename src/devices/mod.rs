@@ -28,12 +28,14 @@ pub mod child;
 mod cpu;
 mod numbers;
 mod nvml;
+mod oom;
 mod probe;
 mod smi;
 mod sysfs;
 mod watch;
 mod wire;
 
+pub use oom::OomKills;
 pub use probe::ProbeConfig;
 pub use watch::{Devices, start};
 pub use wire::{disk, wire};

@@ -163,6 +163,8 @@ pub enum Event {
         status: ExitStatus,
         /// Somebody else listens on its port, so that it could not.
         port_lost: bool,
+        /// The kernel has killed it, or a process of it, for want of memory.
+        oom: bool,
     },
     /// No living process has the group any more; comes after `Exited`.
     GroupDead {

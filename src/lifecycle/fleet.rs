@@ -30,7 +30,7 @@ use super::event::{Adopted, DiskJob, Effect, Event, LaunchError, Order, Signal, 
 use super::ports::Ports;
 use super::spawning::Wait;
 pub use super::state::Effects;
-use super::state::{Reason, Slots, Spawning, StopReason, Stopping, Worker};
+use super::state::{Exit, Reason, Slots, Spawning, StopReason, Stopping, Worker};
 pub use super::view::View;
 
 mod drain;
@@ -430,19 +430,14 @@ impl Fleet {
             Event::Fetched { id, download, result } => {
                 self.fetched(&id, &download, result, now, &mut out);
             }
-            Event::Exited { id, run, status, port_lost } => {
+            Event::Exited { id, run, status, port_lost, oom } => {
+                let exit = Exit { status, port_lost, oom };
                 self.event(&id, run, now, &mut out, |worker, fleet, out| {
                     let jitter = fleet.jitter();
                     match worker {
-                        AnyWorker::Spawning(w) => {
-                            w.exited(status, port_lost, now, &fleet.policy, jitter, out).into()
-                        }
-                        AnyWorker::Ready(w) => {
-                            w.exited(status, port_lost, now, &fleet.policy, jitter, out).into()
-                        }
-                        AnyWorker::Busy(w) => {
-                            w.exited(status, port_lost, now, &fleet.policy, jitter, out).into()
-                        }
+                        AnyWorker::Spawning(w) => w.exited(exit, now, &fleet.policy, jitter, out).into(),
+                        AnyWorker::Ready(w) => w.exited(exit, now, &fleet.policy, jitter, out).into(),
+                        AnyWorker::Busy(w) => w.exited(exit, now, &fleet.policy, jitter, out).into(),
                         AnyWorker::Stopping(mut stopping) => {
                             stopping.exited(status, now, out);
                             AnyWorker::Stopping(stopping)

@@ -18,8 +18,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use signal_hook::consts::SIGKILL;
+
 use crate::capacity::ledger::{Placement, Seen};
-use crate::id::{Pgid, Run, Token, WorkerId};
+use crate::id::{Device, Pgid, Run, Token, WorkerId};
 use crate::kinds::Protocol;
 use crate::limits::{ESTRANGED_PROBE_INTERVAL, EXCHANGE_TIMEOUT, LOG_TAIL_WAIT, PORT_MOVES_MAX};
 
@@ -94,6 +96,17 @@ pub struct End {
     pub log: Vec<String>,
 }
 
+/// What was found at the end of a process that nobody asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// What the kernel said.
+    pub status: ExitStatus,
+    /// Somebody else listens on its port.
+    pub port_lost: bool,
+    /// The kernel has killed it, or a process of it, for want of memory.
+    pub oom: bool,
+}
+
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -101,6 +114,8 @@ pub enum Reason {
     Exited,
     /// By a signal that was not ours.
     Signaled,
+    /// The kernel killed it, or a process of it, for want of memory.
+    Oom,
     /// Its model could not be fetched.
     DownloadFailed,
     /// It was not started.
@@ -128,7 +143,7 @@ pub enum Reason {
 impl Reason {
     /// Nobody wanted it: what the worker wrote may tell why.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::Exited | Self::Signaled | Self::ReadyTimeout | Self::Deaf)
+        matches!(self, Self::Exited | Self::Signaled | Self::Oom | Self::ReadyTimeout | Self::Deaf)
     }
 
     /// The word on the wire.
@@ -136,6 +151,7 @@ impl Reason {
         match self {
             Self::Exited => "exited",
             Self::Signaled => "signaled",
+            Self::Oom => "oom",
             Self::DownloadFailed => "download_failed",
             Self::LaunchFailed => "launch_failed",
             Self::ReadyTimeout => "ready_timeout",
@@ -309,22 +325,26 @@ impl<S: Live> Worker<S> {
     #[must_use]
     pub fn exited(
         mut self,
-        status: ExitStatus,
-        port_lost: bool,
+        exit: Exit,
         now: Instant,
         policy: &Policy,
         jitter: u8,
         out: &mut Effects,
     ) -> AfterExit {
+        let Exit { status, port_lost, oom } = exit;
         let natural = match status {
+            _ if oom => Reason::Oom,
             _ if port_lost && self.state.is_loading() => Reason::PortLost,
             ExitStatus::Code(_) | ExitStatus::Unknown => Reason::Exited,
             ExitStatus::Signal(_) => Reason::Signaled,
         };
         let reason = self.state.killed_for().unwrap_or(natural);
         // Said here: it is launched again at once, and what its log says of an older run comes too late.
-        let message = (reason == Reason::PortLost)
-            .then(|| format!("somebody else listens on port {}", self.facts.lease.port()));
+        let message = match reason {
+            Reason::PortLost => Some(format!("somebody else listens on port {}", self.facts.lease.port())),
+            Reason::Oom => Some(self.facts.why_oom(status)),
+            _ => None,
+        };
         self.facts.end = Some(End { status: Some(status), reason, message, log: Vec::new() });
         out.push(self.facts.read_log_tail());
         self.after_end(reason, false, now, policy, jitter)
@@ -515,6 +535,22 @@ impl Facts {
             Protocol::Probe(probe) => probe.timeout,
         };
         own + EXCHANGE_TIMEOUT
+    }
+
+    /// For a person: what it was promised of the memory that ran out, and what it had of it.
+    fn why_oom(&self, status: ExitStatus) -> String {
+        let whom = if status == ExitStatus::Signal(SIGKILL) { "it" } else { "a process of it" };
+        let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
+        let of_devices = self.placement.shares.iter().filter(|share| share.device == Device::Cpu);
+        let promised =
+            of_devices.fold(self.placement.host_bytes, |sum, share| sum.saturating_add(share.bytes));
+        let used = self.usage.map_or("was not yet looked at".to_owned(), |usage| {
+            format!("was last seen to use {}", mib(usage.rss_bytes))
+        });
+        let promised = mib(promised);
+        format!(
+            "the kernel killed {whom} for want of memory: it was promised {promised} of the host's and {used}"
+        )
     }
 
     pub fn measured(&mut self, usage: Usage) {

@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::devices::OomKills;
 use crate::id::{Pgid, Run, WorkerId};
 use crate::lifecycle::event::{Event, ExitStatus, Signal};
 use crate::limits;
@@ -94,6 +96,7 @@ pub enum Job {
 pub fn start(
     owner: Owner,
     guardian: Guardian,
+    oom_kills: OomKills,
     send: impl Fn(Event) + Send + 'static,
 ) -> io::Result<(Joined, Jobs<Job>)> {
     let (jobs, inbox) = mailbox()?;
@@ -104,6 +107,7 @@ pub fn start(
         owner,
         guardian,
         guardian_due: None,
+        oom_kills,
         send: Box::new(send),
         watched: BTreeMap::new(),
         dying: Vec::new(),
@@ -153,6 +157,7 @@ struct Exits {
     guardian: Guardian,
     /// When another guardian is to be started.
     guardian_due: Option<Instant>,
+    oom_kills: OomKills,
     send: Box<dyn Fn(Event) + Send>,
     watched: BTreeMap<Pgid, Watched>,
     dying: Vec<Dying>,
@@ -183,6 +188,7 @@ impl Exits {
         loop {
             match self.inbox.next() {
                 Next::Job(Job::Watch { id, run, pgid, pidfd, at, ward }) => {
+                    self.oom_kills.forget();
                     let launched = Event::Launched { id: id.clone(), run, pgid };
                     let (adopted, held_until) = (None, None);
                     self.watched.insert(pgid, Watched { id, run, pidfd, at, adopted, ward, held_until });
@@ -248,7 +254,8 @@ impl Exits {
             };
             let Some(worker) = self.watched.get(pgid) else { continue };
             let port_lost = self.has_lost_port(*pgid, worker);
-            (self.send)(Event::Exited { id: worker.id.clone(), run: worker.run, status, port_lost });
+            let oom = may_be_of_oom(status) && self.oom_kills.explains_an_end();
+            (self.send)(Event::Exited { id: worker.id.clone(), run: worker.run, status, port_lost, oom });
             debug!("worker exited worker={} run={} status={status:?}", worker.id, worker.run);
             told.push((*pgid, leader));
         }
@@ -465,6 +472,11 @@ impl Watched {
             }),
         }
     }
+}
+
+/// Whether a worker that the kernel killed for want of memory, or one of its processes, may end so.
+fn may_be_of_oom(status: ExitStatus) -> bool {
+    !matches!(status, ExitStatus::Code(0) | ExitStatus::Signal(SIGTERM | SIGINT))
 }
 
 /// Signals a group whose leader is unreaped.

@@ -210,6 +210,9 @@ impl Launcher {
         if let Err(e) = rustix::process::prlimit(Some(pid), Resource::Nofile, self.config.descriptors) {
             debug!("worker keeps the hive's limit of descriptors worker={} error={e}", job.id);
         }
+        if let Err(e) = raise_oom_score(pid) {
+            debug!("worker keeps the hive's place before the kernel's killer worker={} error={e}", job.id);
+        }
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => Ok((Pgid(child.id()), pidfd, ward)),
             Err(e) => {
@@ -258,6 +261,14 @@ fn visible_devices(placement: &Placement) -> [(&'static str, String); 3] {
         ("CUDA_VISIBLE_DEVICES", of(Backend::Cuda)),
         ("ROCR_VISIBLE_DEVICES", of(Backend::Rocm)),
     ]
+}
+
+/// Has the kernel, when memory runs out, kill a worker before the hive. What an operator has given both stays
+/// between them and the rest of the machine.
+fn raise_oom_score(pid: Pid) -> io::Result<()> {
+    let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+    let inherited: i32 = std::fs::read_to_string(&path)?.trim().parse().map_err(io::Error::other)?;
+    std::fs::write(path, (inherited + limits::WORKER_OOM_SCORE_RAISE).min(1000).to_string())
 }
 
 /// Ends a process that nobody would see end.

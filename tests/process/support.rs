@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rbee_hive::capacity::ledger::{Placement, Share};
+use rbee_hive::devices::OomKills;
 use rbee_hive::health::Conditions;
 use rbee_hive::http::{Pull, Source as _};
 use rbee_hive::id::{Backend, Device, Pgid, Run, SystemEntropy, Token, WorkerId};
@@ -73,7 +74,9 @@ impl Hive {
             orphan_timeout: Duration::from_secs(600),
             grace: Duration::ZERO,
         });
-        let (watching, exits) = exits::start(owner.clone(), guardian.clone(), send(to_us.clone())).unwrap();
+        let oom_kills = OomKills::new("/proc".as_ref(), "/sys".as_ref());
+        let (watching, exits) =
+            exits::start(owner.clone(), guardian.clone(), oom_kills, send(to_us.clone())).unwrap();
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let host = "127.0.0.1".parse().unwrap();
         let conditions = Conditions::new().unwrap();
@@ -131,7 +134,10 @@ impl Hive {
 
     /// The worker `w` ends like this, and then nothing of it is left.
     pub fn expect_end(&self, status: ExitStatus) {
-        assert_eq!(self.next(), Event::Exited { id: id("w"), run: Run(1), status, port_lost: false });
+        assert_eq!(
+            self.next(),
+            Event::Exited { id: id("w"), run: Run(1), status, port_lost: false, oom: false }
+        );
         assert_eq!(self.next(), Event::GroupDead { id: id("w"), run: Run(1) });
     }
 

@@ -168,7 +168,7 @@ fn a_worker_that_ends_while_somebody_else_listens_on_its_port_has_lost_it() {
     let _thief = TcpListener::bind(("127.0.0.1", port)).unwrap();
     kill_leader(leader);
     let status = ExitStatus::Signal(SIGKILL);
-    assert_eq!(hive.next(), Event::Exited { id: id("w"), run: Run(1), status, port_lost: true });
+    assert_eq!(hive.next(), Event::Exited { id: id("w"), run: Run(1), status, port_lost: true, oom: false });
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl Memory {
 
     fn ends(&mut self, status: ExitStatus, port_lost: bool) {
         let view = self.view();
-        self.on(Event::Exited { id: view.id.clone(), run: view.run, status, port_lost });
+        self.on(Event::Exited { id: view.id.clone(), run: view.run, status, port_lost, oom: false });
         self.on(Event::GroupDead { id: view.id, run: view.run });
     }
 

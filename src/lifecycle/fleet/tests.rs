@@ -28,7 +28,13 @@ fn a_hive_that_slept_through_its_cascade_kills_and_sees_the_death_before_it_ends
     assert!(!fleet.is_done(now), "it dies in this moment");
     now += Duration::from_secs(1);
     fleet.on(
-        Event::Exited { id: id.clone(), run: Run(1), status: ExitStatus::Signal(9), port_lost: false },
+        Event::Exited {
+            id: id.clone(),
+            run: Run(1),
+            status: ExitStatus::Signal(9),
+            port_lost: false,
+            oom: false,
+        },
         now,
     );
     fleet.on(Event::GroupDead { id: id.clone(), run: Run(1) }, now);
@@ -58,7 +64,10 @@ fn whoever_waits_for_the_place_of_another_waits_on_after_the_hive_slept() {
     now += HOUR;
     let effects = fleet.on(Event::Slept(HOUR), now);
     assert_eq!(effects, [Effect::Signal { id: first.clone(), run, signal: Signal::Kill }]);
-    fleet.on(Event::Exited { id: first.clone(), run, status: ExitStatus::Signal(9), port_lost: false }, now);
+    fleet.on(
+        Event::Exited { id: first.clone(), run, status: ExitStatus::Signal(9), port_lost: false, oom: false },
+        now,
+    );
     fleet.on(Event::GroupDead { id: first.clone(), run }, now);
     let effects = fleet.on(Event::LogTail { id: first, run, lines: Vec::new(), reason: None }, now);
     let launched = |effect: &Effect| matches!(effect, Effect::Disk(DiskJob::Launch(job)) if job.id == second);

@@ -248,7 +248,13 @@ impl World {
         let Some(&run) = self.old_runs.get(&id) else { return Ok(()) };
         let event = match what % 6 {
             0 => Event::Launched { id, run, pgid: Pgid(1) },
-            1 => Event::Exited { id, run, status: ExitStatus::Code(0), port_lost: what & 8 == 8 },
+            1 => Event::Exited {
+                id,
+                run,
+                status: ExitStatus::Code(0),
+                port_lost: what & 8 == 8,
+                oom: what & 16 == 16,
+            },
             2 => Event::GroupDead { id, run },
             3 => Event::Probed { id, run, probed: Probed::Ready },
             4 => Event::AskedToExit { id, run, accepted: false },
@@ -557,7 +563,8 @@ impl World {
         let seen = Duration::from_millis(self.random.next_u64() % 3);
         let swept = seen + Duration::from_millis(if lingers { 1 + self.random.next_u64() % 300 } else { 0 });
         let port_lost = self.dice(4);
-        self.post(seen, Event::Exited { id: id.clone(), run, status, port_lost });
+        let oom = self.dice(8);
+        self.post(seen, Event::Exited { id: id.clone(), run, status, port_lost, oom });
         self.post(swept, Event::GroupDead { id, run });
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Connection {
     hung_up: bool,
     /// Accepted although there was no room, to be told so.
     surplus: bool,
-    /// It has had an answer.
+    /// It has had an answer that was no refusal.
     served: bool,
 }
 

@@ -34,11 +34,11 @@ impl Pool {
     pub(crate) fn start(threads: usize, service: &Arc<dyn Service>) -> io::Result<(Self, Threads)> {
         let (alive, ended) = bounded(0);
         let cut = Arc::new(AtomicBool::new(false));
-        // Declared before the queues: if a thread cannot be had, they close before the others are joined.
+        // Declared before the queues and the senders: if a thread cannot be had, they go before the others are joined.
         let mut running = Threads { threads: Vec::new(), ended, cut: Arc::clone(&cut) };
         let (queue, jobs) = bounded(limits::QUEUE_MAX);
         let (quick, quick_jobs) = bounded(limits::QUEUE_MAX);
-        let spawn = |name: &str, jobs: &Receiver<_>| {
+        let spawn = move |name: &str, jobs: &Receiver<_>| {
             let (jobs, service) = (jobs.clone(), Arc::clone(service));
             let (cut, alive) = (Arc::clone(&cut), alive.clone());
             let body = move || {

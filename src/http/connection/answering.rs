@@ -49,7 +49,7 @@ impl Connection {
     /// Answers the request under way; the next one may follow.
     pub(super) fn answer(&mut self, answer: &Answer, framing: &Framing, desk: &mut Desk) {
         let after = after(framing, desk);
-        self.served = true;
+        self.served |= answer.status < 400;
         encode::answer(&mut desk.output, answer, framing, after, &desk.date);
         self.phase = match after {
             After::Keep => Phase::Reading,

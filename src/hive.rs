@@ -453,7 +453,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     if let supervisor::Ended::Stopped { left: left @ 1.. } = how {
         // Their watcher would wait for them: what cannot be killed cannot be waited for.
         error!("the cascade is over, and workers are left count={left}");
-        std::mem::forget([launch_thread, exits_thread]);
+        std::mem::forget([launch_thread, exits_thread, keep_thread]);
         return Ok(Ended::WithLeftovers(left));
     }
     launch_thread.join();

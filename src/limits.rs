@@ -261,8 +261,9 @@ pub const LOG_LOOK: Duration = Duration::from_millis(20);
 pub const LOG_LOOK_FLOOD: Duration = Duration::from_millis(5);
 /// The same where the system has no watch left to tell when a log grows.
 pub const LOG_LOOK_UNTOLD: Duration = Duration::from_secs(1);
-/// A log that is over its bound again so soon, or is twice as long, is cut instead of moved aside: up to 50 MiB a
-/// second nothing is lost that a reader keeps up with; beyond it copying would cost more than the log is worth.
+/// A log that is over its bound again so soon, or grew by half of it since the last look, is cut instead of moved
+/// aside: up to 50 MiB a second nothing is lost that a reader keeps up with; beyond it copying would cost more than the
+/// log is worth, and take so long that it grows far beyond the bound meanwhile.
 pub const LOG_WHOLE_INTERVAL: Duration = Duration::from_millis(200);
 /// What is kept of a log that is cut: four times what is looked through for why a worker ended.
 pub const LOG_CUT_KEPT_BYTES: u64 = 256 * 1024;

@@ -211,7 +211,7 @@ impl Thread {
             kept.next_look = Some(soon);
             if kept.shorten_from.is_none_or(|from| from <= now) {
                 let often = kept.shortened_at.is_some_and(|at| now < at + limits::LOG_WHOLE_INTERVAL);
-                let done = shorten(&self.logs, id, file, bytes, often);
+                let done = shorten(&self.logs, id, file, often || is_flood);
                 kept.shortened_at = Some(Instant::now());
                 kept.bytes = length(file);
                 kept.shorten_from = None;
@@ -249,11 +249,11 @@ impl Thread {
 }
 
 /// Brings a log within its bound.
-fn shorten(logs: &Logs, id: &WorkerId, file: &File, bytes: u64, often: bool) -> io::Result<()> {
+fn shorten(logs: &Logs, id: &WorkerId, file: &File, is_flood: bool) -> io::Result<()> {
     if !is_at(file, &logs.path(id)) {
         return file.set_len(0); // nobody can read it
     }
-    if often || bytes > 2 * limits::LOG_BYTES_MAX {
+    if is_flood {
         return logs.cut(id);
     }
     // What cannot be kept elsewhere is lost: the bound is for the sake of the disk.

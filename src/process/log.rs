@@ -140,78 +140,62 @@ impl Logs {
     /// # Errors
     /// If something cannot be read or written; the log is then as it was.
     pub fn rotate(&self, id: &WorkerId) -> io::Result<()> {
-        self.move_aside(id, limits::LOG_BYTES_MAX, |begins, log, aside| {
-            aside.put_in_place(false)?;
-            match take_blocks(log, aside.copied_to) {
-                Ok(taken) => {
-                    begins.insert(id.clone(), aside.begin + taken);
-                    aside.copy.set_len(taken.saturating_sub(aside.copied_from))
-                }
-                Err(_) => {
-                    log.set_len(0)?;
-                    begins.insert(id.clone(), aside.begin + aside.copied_to);
-                    Ok(())
-                }
-            }
-        })
+        let result = self.move_aside(id);
+        if result.is_err() {
+            // It is there only if making or naming it failed.
+            let _ = fs::remove_file(self.next_older_path(id));
+        }
+        result
     }
 
-    /// As [`rotate`](Self::rotate), of a log that grows faster than it can be copied: no more than its last
-    /// [`limits::LOG_CUT_KEPT_BYTES`] are kept, and none if they cannot be copied. Cutting to nothing takes what
-    /// was not yet brought to the disk out of the page cache, so that a flood costs no disk; taking out blocks
-    /// would have to wait for the disk first, with the log locked.
+    fn move_aside(&self, id: &WorkerId) -> io::Result<()> {
+        let Some(mut log) = open_existing_for_writing(&self.path(id))? else { return Ok(()) };
+        let next_older = self.next_older_path(id);
+        let mut copy =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next_older)?;
+        let older_from = length(&log)?.saturating_sub(limits::LOG_BYTES_MAX);
+        log.seek(SeekFrom::Start(older_from))?;
+        io::copy(&mut io::Read::by_ref(&mut log).take(limits::LOG_BYTES_MAX), &mut copy)?;
+        let mut begins = self.lock();
+        let begin = self.begin(&begins, id)?;
+        if !is_at(&log, &self.path(id)) {
+            return Err(io::ErrorKind::NotFound.into()); // it was deleted meanwhile
+        }
+        fs::rename(&next_older, self.older_path(id))?;
+        let copied_to = log.stream_position()?;
+        if let Ok(taken) = take_blocks(&log, copied_to) {
+            begins.insert(id.clone(), begin + taken);
+            return copy.set_len(taken.saturating_sub(older_from));
+        }
+        // What was written meanwhile.
+        io::copy(&mut io::Read::by_ref(&mut log).take(limits::LOG_BYTES_MAX), &mut copy)?;
+        begins.insert(id.clone(), begin + log.stream_position()?);
+        log.set_len(0)
+    }
+
+    /// Cuts a log to nothing that grows faster than it can be copied; no more than its last
+    /// [`limits::LOG_CUT_KEPT_BYTES`] are kept as the older generation. What is written in that very moment is lost.
+    ///
+    /// Cut first, and by one call: while a disk is busy each change of a file's name or length may have to wait for
+    /// it, and the log grows meanwhile. It takes what was not yet brought to the disk out of the page cache, so that
+    /// a flood costs no disk; taking out blocks would have to bring the rest there first.
     ///
     /// # Errors
     /// If it cannot be cut.
     pub fn cut(&self, id: &WorkerId) -> io::Result<()> {
-        let cut = self.move_aside(id, limits::LOG_CUT_KEPT_BYTES, |begins, log, aside| {
-            aside.put_in_place(true)?;
-            log.set_len(0)?;
-            begins.insert(id.clone(), aside.begin + aside.copied_to);
-            Ok(())
-        });
-        cut.or_else(|_| {
-            let mut begins = self.lock();
-            let Some(log) = open_existing_for_writing(&self.path(id))? else { return Ok(()) };
-            let end = self.begin(&begins, id)? + length(&log)?;
-            log.set_len(0)?;
-            begins.insert(id.clone(), end);
+        let mut begins = self.lock();
+        let Some(log) = open_existing_for_writing(&self.path(id))? else { return Ok(()) };
+        let (begin, end) = (self.begin(&begins, id)?, length(&log)?);
+        let from = end.saturating_sub(limits::LOG_CUT_KEPT_BYTES);
+        let mut kept = vec![0; usize::try_from(end - from).unwrap_or_default()];
+        let read = log.read_exact_at(&mut kept, from);
+        log.set_len(0)?;
+        begins.insert(id.clone(), begin + end);
+        let older_path = self.older_path(id);
+        read.and_then(|()| overwrite(&older_path, &kept)).or_else(|_| {
             // It is not what stood before the present generation any more.
-            remove_existing(&self.older_path(id))
+            remove_existing(&older_path)
         })
-    }
-
-    /// Copies the last `keep` bytes, and then, under the lock, what was written meanwhile; `finish` is to put the
-    /// copy in its place and to shorten the log.
-    fn move_aside(
-        &self,
-        id: &WorkerId,
-        keep: u64,
-        finish: impl FnOnce(&mut BTreeMap<WorkerId, u64>, &File, &Aside) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let Some(mut log) = open_existing_for_writing(&self.path(id))? else { return Ok(()) };
-        let next_older = self.next_older_path(id);
-        let done = (|| {
-            let mut copy =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next_older)?;
-            let copied_from = length(&log)?.saturating_sub(keep);
-            log.seek(SeekFrom::Start(copied_from))?;
-            io::copy(&mut io::Read::by_ref(&mut log).take(keep), &mut copy)?;
-            let mut begins = self.lock();
-            io::copy(&mut io::Read::by_ref(&mut log).take(keep), &mut copy)?;
-            let begin = self.begin(&begins, id)?;
-            if !is_at(&log, &self.path(id)) {
-                return Err(io::ErrorKind::NotFound.into()); // it was deleted meanwhile
-            }
-            let copied_to = log.stream_position()?;
-            let (from, to) = (next_older.clone(), self.older_path(id));
-            finish(&mut begins, &log, &Aside { copy, copied_from, copied_to, begin, from, to })
-        })();
-        if done.is_err() {
-            // It is there only if making or naming it failed.
-            let _ = fs::remove_file(&next_older);
-        }
-        done
     }
 
     /// Removes both generations.
@@ -271,30 +255,6 @@ impl Logs {
         let read = log.read_at(block, *position - begin)?;
         *position += read as u64;
         Ok(read)
-    }
-}
-
-/// What was copied out of a log, and is not in its place yet.
-struct Aside {
-    copy: File,
-    /// From where in the log, and to where.
-    copied_from: u64,
-    copied_to: u64,
-    /// Where the log began.
-    begin: u64,
-    from: PathBuf,
-    to: PathBuf,
-}
-
-impl Aside {
-    /// `often`: what is replaced by a rename is brought to the disk at once by some file systems, which is more
-    /// than a log is worth many times a second. So it is removed first, and a hive that is killed just then
-    /// leaves none.
-    fn put_in_place(&self, often: bool) -> io::Result<()> {
-        if often {
-            remove_existing(&self.to)?;
-        }
-        fs::rename(&self.from, &self.to)
     }
 }
 
@@ -452,6 +412,14 @@ fn open_existing_for_writing(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Makes a file hold `bytes` and nothing else. One that is as long already is not cut first: some file systems bring
+/// what follows that to the disk at once.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    if length(&file)? == bytes.len() as u64 { Ok(()) } else { file.set_len(bytes.len() as u64) }
+}
+
 fn remove_existing(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -607,19 +575,19 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_copied_is_cut_and_not_taken_for_what_is_left() {
+    fn what_cannot_be_moved_aside_stays_as_it_was_and_can_still_be_cut() {
         let (_dir, logs, id, mut file) = log_with(b"one\n");
         logs.rotate(&id).unwrap();
         file.write_all(b"two\n").unwrap();
         fs::create_dir(logs.next_older_path(&id)).unwrap(); // in the way
         assert!(logs.rotate(&id).is_err());
-        assert_eq!(logs.tail(&id, 9, 100).unwrap(), ["one", "two"], "as it was");
+        assert_eq!(logs.tail(&id, 9, 100).unwrap(), ["one", "two"]);
         logs.cut(&id).unwrap();
         file.write_all(b"three\n").unwrap();
-        assert_eq!(logs.tail(&id, 9, 100).unwrap(), ["three"]);
-        let (mut position, mut block) = (4, [0; 64]);
-        assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 6);
-        assert_eq!(position, 14, "the second line is told as lost");
+        assert_eq!(logs.tail(&id, 9, 100).unwrap(), ["two", "three"]);
+        let (mut position, mut block) = (0, [0; 64]);
+        assert_eq!(logs.read(&id, &mut position, &mut block).unwrap(), 4);
+        assert_eq!(position, 8, "the first line is told as lost");
     }
 
     #[test]

@@ -77,7 +77,12 @@ fn main() {
         let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
         let written = written.parse::<f64>().unwrap() / f64::from(1 << 20);
         figure("written by the worker", format!("{:.0}", written / seconds), "MiB/s", "");
-        figure("largest size of its logs together", most.into_inner() >> 20, "MiB", "wanted: <= 64 at 1 GB/s");
+        figure(
+            "largest size of its logs together",
+            most.into_inner() >> 20,
+            "MiB",
+            "wanted: <= 64 at 1 GB/s",
+        );
         let hive = (cpu_ns(&[hive.pid()]) - before) as f64 / 1e9;
         figure("processor time of the hive", format!("{:.1}", hive / seconds * 100.0), "%", "of one core");
         println!();

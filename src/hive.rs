@@ -456,14 +456,18 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         std::mem::forget([launch_thread, exits_thread, keep_thread]);
         return Ok(Ended::WithLeftovers(left));
     }
+    let how_it_ended = match how {
+        supervisor::Ended::Kept { workers } => Ended::Kept(workers),
+        supervisor::Ended::Stopped { .. } => Ended::Clean,
+    };
     launch_thread.join();
     worker_io_thread.join();
     exits_thread.join();
     if !server.drain(HTTP_DRAIN) {
         // It holds what keeps other threads going, and whatever it hangs in they may hang in too.
         std::mem::forget((hub_threads, download_threads, provision_thread));
-        std::mem::forget([follow_thread, versions_thread, devices_thread]);
-        return Ok(Ended::Clean);
+        std::mem::forget([follow_thread, keep_thread, versions_thread, devices_thread]);
+        return Ok(how_it_ended);
     }
     drop((hub_threads, download_threads, provision_thread));
     follow_thread.join();
@@ -472,10 +476,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     devices_thread.join();
     info!("hive ends");
     drop(lock);
-    Ok(match how {
-        supervisor::Ended::Kept { workers } => Ended::Kept(workers),
-        supervisor::Ended::Stopped { .. } => Ended::Clean,
-    })
+    Ok(how_it_ended)
 }
 
 /// The plan of a worker of an earlier run, which holds what its program was installed by.

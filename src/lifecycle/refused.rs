@@ -4,14 +4,14 @@
 //! Stopping never becomes ready again.
 //! ```no_run
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Spawning>, slots: Slots, now: Instant, policy: &Policy) -> bool {
 //!     worker.ready(slots, now, policy).is_ok()
 //! }
 //! ```
 //! ```compile_fail
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Stopping>, slots: Slots, now: Instant, policy: &Policy) -> bool {
 //!     worker.ready(slots, now, policy).is_ok()
 //! }
@@ -20,14 +20,14 @@
 //! Spawning never becomes busy without being ready first.
 //! ```no_run
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Ready>, slots: Slots, now: Instant) -> Worker<Busy> {
 //!     worker.busy(slots, now)
 //! }
 //! ```
 //! ```compile_fail
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Spawning>, slots: Slots, now: Instant) -> Worker<Busy> {
 //!     worker.busy(slots, now)
 //! }
@@ -36,14 +36,14 @@
 //! What is not busy cannot be freed.
 //! ```no_run
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Busy>, slots: Slots, now: Instant) -> Worker<Ready> {
 //!     worker.free(slots, now)
 //! }
 //! ```
 //! ```compile_fail
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Ready>, slots: Slots, now: Instant) -> Worker<Ready> {
 //!     worker.free(slots, now)
 //! }
@@ -52,30 +52,30 @@
 //! An exit while stopping is no crash: nothing is restarted.
 //! ```no_run
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
-//! fn transition(worker: Worker<Busy>, now: Instant, policy: &Policy) -> AfterExit {
-//!     worker.exited(ExitStatus::Code(1), false, now, policy, 0, &mut Vec::new())
+//! # use rbee_hive::lifecycle::{Policy, state::*};
+//! fn transition(worker: Worker<Busy>, exit: Exit, now: Instant, policy: &Policy) -> AfterExit {
+//!     worker.exited(exit, now, policy, 0, &mut Vec::new())
 //! }
 //! ```
 //! ```compile_fail
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
-//! fn transition(worker: Worker<Stopping>, now: Instant, policy: &Policy) -> AfterExit {
-//!     worker.exited(ExitStatus::Code(1), false, now, policy, 0, &mut Vec::new())
+//! # use rbee_hive::lifecycle::{Policy, state::*};
+//! fn transition(worker: Worker<Stopping>, exit: Exit, now: Instant, policy: &Policy) -> AfterExit {
+//!     worker.exited(exit, now, policy, 0, &mut Vec::new())
 //! }
 //! ```
 //!
 //! What stops already is not stopped twice.
 //! ```no_run
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Ready>, now: Instant) -> Worker<Stopping> {
 //!     worker.stop(StopReason::Asked, now, Duration::ZERO, &mut Vec::new())
 //! }
 //! ```
 //! ```compile_fail
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Stopping>, now: Instant) -> Worker<Stopping> {
 //!     worker.stop(StopReason::Asked, now, Duration::ZERO, &mut Vec::new())
 //! }
@@ -84,14 +84,14 @@
 //! A worker is in one state only: a transition takes it.
 //! ```no_run
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Ready>, slots: Slots, now: Instant) -> Worker<Busy> {
 //!     worker.busy(slots, now)
 //! }
 //! ```
 //! ```compile_fail
 //! # use std::time::{Duration, Instant};
-//! # use rbee_hive::lifecycle::{Policy, event::ExitStatus, state::*};
+//! # use rbee_hive::lifecycle::{Policy, state::*};
 //! fn transition(worker: Worker<Ready>, slots: Slots, now: Instant) -> (Worker<Busy>, Worker<Ready>) {
 //!     (worker.busy(slots, now), worker)
 //! }

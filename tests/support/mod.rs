@@ -25,9 +25,21 @@ const SILENCE_MAX: Duration = Duration::from_secs(600);
 const HIVE: &str = env!("CARGO_BIN_EXE_rbee-hive");
 pub const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
 
-/// A range of ports that no other test of this run uses: each process takes ranges of its own.
-pub fn port_range(count: u16) -> (u16, u16) {
-    // Below the ephemeral range, claimed by locking a file: two tests never get the same one.
+/// A range of ports that no other test uses at the moment.
+pub struct Ports {
+    range: RangeInclusive<u16>,
+    /// Locked as long as they are in use.
+    _file: std::fs::File,
+}
+
+impl Ports {
+    pub fn first(&self) -> u16 {
+        *self.range.start()
+    }
+}
+
+/// Claims `count` ports below the ephemeral range, by locking a file: two tests never have the same ones.
+pub fn port_range(count: u16) -> Ports {
     let folder = std::env::temp_dir().join("rbee-hive-test-ports");
     std::fs::create_dir_all(&folder).unwrap();
     let block = 128;
@@ -35,9 +47,7 @@ pub fn port_range(count: u16) -> (u16, u16) {
     for first in (10_000..32_000).step_by(usize::from(block)) {
         let file = std::fs::File::create(folder.join(first.to_string())).unwrap();
         if file.try_lock().is_ok() {
-            // Held until the process ends.
-            std::mem::forget(file);
-            return (first, first + count - 1);
+            return Ports { range: first..=first + count - 1, _file: file };
         }
     }
     panic!("no block of ports is free");
@@ -91,7 +101,8 @@ impl Builder {
         self.start_in(tempfile::tempdir().unwrap(), ports)
     }
 
-    fn start_in(self, folder: TempDir, (first, last): (u16, u16)) -> Hive {
+    fn start_in(self, folder: TempDir, claimed: Ports) -> Hive {
+        let (first, last) = (*claimed.range.start(), *claimed.range.end());
         let models = folder.path().join("models");
         std::fs::create_dir_all(&models).unwrap();
         gguf::TINY.write(&models.join("tiny.gguf"));
@@ -157,6 +168,7 @@ impl Builder {
         let address = url.strip_prefix("http://").unwrap().parse().unwrap();
         let ports = first..=last;
         Hive {
+            claimed: Some(claimed),
             child,
             url,
             address,
@@ -180,6 +192,8 @@ pub struct Hive {
     pub models: PathBuf,
     /// Its `--worker-ports`.
     pub ports: RangeInclusive<u16>,
+    /// Until it is dropped, which is after its workers have ended.
+    claimed: Option<Ports>,
     log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
     agent: ureq::Agent,
@@ -407,7 +421,8 @@ impl Hive {
     pub fn restart(mut self, builder: Builder) -> Self {
         self.wait_exit();
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
-        builder.start_in(folder, (*self.ports.start(), *self.ports.end()))
+        let claimed = self.claimed.take().expect("it has its ports");
+        builder.start_in(folder, claimed)
     }
 
     pub fn signal(&self, signal: i32) {

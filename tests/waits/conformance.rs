@@ -46,7 +46,8 @@ impl Checked {
 
 /// Checks a program; times are such that a loaded machine keeps them.
 fn check(options: &[&str], program: &[&str]) -> Checked {
-    let (port, _) = port_range(1);
+    let ports = port_range(1);
+    let port = ports.first();
     let mut command = Command::new(MOCK);
     command.args(["hive", "--check", "--json", "--beat-within", "20s", "--away", "300ms", "--port"]);
     command.arg(port.to_string()).args(options).arg("--").args(program);

@@ -24,7 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{error, info, warn};
@@ -51,7 +51,10 @@ use crate::lifecycle::fleet::Effects;
 use crate::lifecycle::picture::{Entry, Picture};
 use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
 use crate::lifecycle::{Fleet, Policy};
-use crate::limits::{DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN, HUB_QUEUE_MAX, HUB_THREADS};
+use crate::limits::{
+    DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN, HUB_QUEUE_MAX, HUB_THREADS, PREDECESSOR_LOOK,
+    PREDECESSOR_WAIT,
+};
 use crate::logging;
 use crate::models::catalog::Catalog;
 use crate::models::downloads::{Download, Downloads, Watcher};
@@ -189,7 +192,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     sys::keep_dead_children()?;
     sys::become_subreaper()?;
     let descriptors = sys::allow_descriptors(config.max_connections + DESCRIPTORS_BESIDE_CONNECTIONS);
-    let listener = TcpListener::bind(config.bind).map_err(|error| named("--bind", &error))?;
+    let listener = bind(config.bind).map_err(|error| named("--bind", &error))?;
     let address = listener.local_addr()?;
     let worker_host = resolve(&config.worker_host)?;
     DirBuilder::new()
@@ -693,6 +696,19 @@ fn resolve(host: &str) -> io::Result<IpAddr> {
     }
     let found = (host, 0).to_socket_addrs().map_err(|error| named("--worker-host", &error))?.next();
     found.map(|address| address.ip()).ok_or_else(|| io::Error::other("--worker-host: no address found"))
+}
+
+/// Listens. The address may still be that of a hive that was killed a moment ago: see [`PREDECESSOR_WAIT`].
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + PREDECESSOR_WAIT;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(PREDECESSOR_LOOK);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn named(flag: &str, error: &io::Error) -> io::Error {

@@ -353,6 +353,11 @@ pub const GUARDIAN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub const ADOPT_LOOKS_MAX: u32 = 10;
 /// Time between two of these looks.
 pub const ADOPT_LOOK_WAIT: Duration = Duration::from_millis(20);
+/// How long a start waits for what a hive that was killed a moment ago still holds, its lock or its address: a process
+/// that it was about to start has both until its exec, some milliseconds on a loaded machine. Beyond it the start fails.
+pub const PREDECESSOR_WAIT: Duration = Duration::from_secs(1);
+/// Time between two such looks.
+pub const PREDECESSOR_LOOK: Duration = Duration::from_millis(10);
 /// The record of a worker: what a spawn may hold at most, with every byte escaped. A longer file is none.
 pub const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Records that are read at a start; there are at most as many workers. The rest is left alone, with a warning.

@@ -234,6 +234,35 @@ fn workers_that_no_hive_fetches_are_ended_by_the_guardian() {
 }
 
 #[test]
+fn what_a_dead_hive_was_about_to_start_keeps_its_guardian_from_nothing() {
+    let mut hive = builder().arg("--orphan-timeout", "100ms").start();
+    two_ready(&hive);
+    hive.kill();
+    // As such a process has it until its exec.
+    let lock =
+        std::fs::OpenOptions::new().write(true).open(hive.folder.path().join("data/hive.lock")).unwrap();
+    let whole = nix::libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_OFD_SETLK(&whole)).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(400)); // there is no event: nothing is to happen
+    assert_eq!(hive.processes().len(), 2);
+    assert!(guardian(&hive).is_some());
+    drop(lock);
+    eventually("they are ended", || hive.processes().is_empty() && guardian(&hive).is_none());
+}
+
+#[test]
+fn a_hive_waits_a_moment_for_an_address_that_its_predecessor_still_holds() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    std::thread::scope(|scope| {
+        let hive = scope.spawn(|| builder().arg("--bind", address).start());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(held);
+        assert_eq!(hive.join().unwrap().address, address);
+    });
+}
+
+#[test]
 fn a_guardian_runs_while_workers_do_and_is_replaced_when_it_dies() {
     let hive = builder().start();
     assert_eq!(guardian(&hive), None);

@@ -201,12 +201,13 @@ pub fn main(args: &[OsString]) -> ExitCode {
             return ExitCode::SUCCESS; // another hive has come, with a guardian of its own
         }
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        // A process that the dead one was about to start holds the lock until its exec.
+        if left.is_zero() && !lock.is_held() {
             break;
         }
-        std::thread::sleep(left.min(GUARDIAN_LOOK));
+        std::thread::sleep(left.clamp(GUARDIAN_LOOK / 10, GUARDIAN_LOOK));
     }
-    let ended = end_all(&config, &lock);
+    let ended = end_all(&config, &lock, &hive);
     log(&config.data_dir, &format!("no hive came within {timeout:?}: processes were ended count={ended}"));
     ExitCode::SUCCESS
 }
@@ -230,7 +231,7 @@ fn wait_for_the_end(timeout: Duration) -> Duration {
 }
 
 /// Ends what the hive left, as long as no other one has come. Gives how many processes were killed or asked to end.
-fn end_all(config: &Config, lock: &LockWatch) -> usize {
+fn end_all(config: &Config, lock: &LockWatch, hive: &str) -> usize {
     let all = Records::of(&config.data_dir);
     let records = all.read_all().map(|found| found.records).unwrap_or_default();
     let signal = |signal| {
@@ -245,9 +246,8 @@ fn end_all(config: &Config, lock: &LockWatch) -> usize {
         }
     }
     for _ in 0..GUARDIAN_KILL_ROUNDS_MAX {
-        let killed = signal(Signal::KILL);
-        most = most.max(killed);
-        if killed == 0 {
+        most = most.max(signal(Signal::KILL));
+        if lock.holder() != hive || !adopt::is_anything_left(&config.owner, &records) {
             break;
         }
         std::thread::sleep(GUARDIAN_LOOK / 10);

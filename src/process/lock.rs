@@ -5,13 +5,17 @@
 //! line what no other holder has written, so that one can see that there was another one since.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
+
+use crate::limits::{PREDECESSOR_LOOK, PREDECESSOR_WAIT};
+use crate::process::procfs::Process;
 
 /// Its name in the data directory.
 pub const FILE: &str = "hive.lock";
@@ -44,14 +48,23 @@ impl HiveLock {
             .mode(0o600)
             .open(data_dir.join(FILE))
             .map_err(LockError::Io)?;
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
-            Ok(_) => {}
-            Err(Errno::EAGAIN | Errno::EACCES) => {
-                let mut pid = String::new();
-                let _ = (&file).take(16).read_to_string(&mut pid);
-                return Err(LockError::Held(pid.lines().next().and_then(|pid| pid.parse().ok())));
+        let until = Instant::now() + PREDECESSOR_WAIT;
+        loop {
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+                Ok(_) => break,
+                Err(Errno::EAGAIN | Errno::EACCES) => {
+                    let mut pid = [0; 16];
+                    let count = file.read_at(&mut pid, 0).unwrap_or(0);
+                    let pid = String::from_utf8_lossy(&pid[..count]);
+                    let pid = pid.lines().next().and_then(|pid| pid.parse().ok());
+                    // A child of a hive that was killed has its descriptors until the exec.
+                    if pid.is_none_or(|pid| Process::of(pid).is_some()) || Instant::now() >= until {
+                        return Err(LockError::Held(pid));
+                    }
+                    std::thread::sleep(PREDECESSOR_LOOK);
+                }
+                Err(error) => return Err(LockError::Io(error.into())),
             }
-            Err(error) => return Err(LockError::Io(error.into())),
         }
         // A disk that is full does not keep a hive from starting. In one write: the file is read at any time.
         let text = format!("{}\n{}\n", std::process::id(), uuid::Uuid::new_v4());
@@ -111,5 +124,19 @@ mod tests {
         assert!(!watch.is_held() && !watch.is_held() && watch.holder() == first);
         let _lock = HiveLock::take(folder.path()).unwrap();
         assert!(watch.is_held() && watch.holder() != first);
+    }
+    #[test]
+    fn a_lock_that_a_child_of_a_dead_hive_still_holds_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = HiveLock::take(folder.path()).unwrap();
+        let mut dead = std::process::Command::new("/bin/true").spawn().unwrap();
+        dead.wait().unwrap();
+        std::fs::write(folder.path().join(FILE), format!("{}\nits\n", dead.id())).unwrap();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| HiveLock::take(folder.path()));
+            std::thread::sleep(PREDECESSOR_LOOK * 5);
+            drop(lock);
+            let _next = next.join().unwrap().expect("it is free");
+        });
     }
 }

@@ -96,7 +96,7 @@ fn a_hive_is_ready_when_those_that_it_adopted_have_answered_or_had_their_time() 
     let mut hive = builder().start();
     let id = hive.spawn("mock-probe", "");
     let worker = pid(&hive.wait_state(&id, "ready"));
-    eventually("that is written down", || record(&hive, &id).contains("serving"));
+    eventually("that is written down", || hive.record(&id).contains("serving"));
     hive.kill();
     // Not before: the kernel ends a stopped process whose parent dies.
     kill(worker, 19);
@@ -146,11 +146,6 @@ fn what_an_adopted_worker_leaves_in_its_group_or_outside_dies_with_it() {
     cascade(hive);
 }
 
-/// What is written down of a worker.
-fn record(hive: &Hive, id: &str) -> String {
-    std::fs::read_to_string(hive.folder.path().join(format!("data/workers/{id}.json"))).unwrap()
-}
-
 /// Ends the hive by `end`, which leaves its workers; the next one has them.
 fn upgraded(end: impl FnOnce(&Hive)) {
     let mut hive = builder().start();
@@ -188,7 +183,7 @@ fn a_worker_that_was_being_stopped_is_stopped_by_the_next_hive() {
     let id = hive.spawn("mock", "ignore-term,ignore-shutdown");
     hive.wait_state(&id, "ready");
     hive.delete(&format!("/v1/workers/{id}"));
-    eventually("that is written down", || record(&hive, &id).contains("stopping"));
+    eventually("that is written down", || hive.record(&id).contains("stopping"));
     hive.kill();
     let hive = hive.restart(builder().arg("--shutdown-timeout", "1s"));
     let gone = hive.wait_state(&id, "gone");

@@ -417,6 +417,12 @@ impl Hive {
         names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
+    /// What is written down of a worker; empty if nothing is.
+    pub fn record(&self, id: &str) -> String {
+        let file = self.folder.path().join(format!("data/workers/{id}.json"));
+        std::fs::read_to_string(file).unwrap_or_default()
+    }
+
     /// Waits for its end, and starts the next one in its place.
     pub fn restart(mut self, builder: Builder) -> Self {
         self.wait_exit();

@@ -124,6 +124,8 @@ fn a_data_directory_that_is_gone_is_made_anew_by_the_next_launch() {
     let mut hive = Hive::start();
     let id = hive.spawn("mock", "");
     let worker = hive.wait_state(&id, "ready");
+    // Writing that down would make the folder anew.
+    eventually("that is written down", || hive.record(&id).contains("serving"));
     let data = hive.folder.path().join("data");
     std::fs::rename(&data, hive.folder.path().join("moved")).unwrap();
     until_degraded(&hive, "data_dir_gone");

@@ -95,6 +95,23 @@ pub enum Manner {
     UnreadPipeline,
 }
 
+impl Manner {
+    /// What it sends; `id` is some worker's.
+    pub fn text(self, id: &str) -> String {
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        match self {
+            Self::Silent => String::new(),
+            Self::HalfHead => "GET /v1/workers/list HTTP/1.1\r\nHo".to_owned(),
+            Self::HalfBody => {
+                "POST /v1/workers/spawn HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{\"mo".to_owned()
+            }
+            Self::UnreadEvents => get("/v1/events"),
+            Self::UnreadLog => get(&format!("/v1/workers/{id}/logs?follow=true")),
+            Self::UnreadPipeline => get("/v1/devices").repeat(5000),
+        }
+    }
+}
+
 const READS: [&str; 7] = [
     "/health",
     "/v1/workers/list",

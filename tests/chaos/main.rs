@@ -8,9 +8,11 @@
 
 mod action;
 mod checks;
+mod court;
 mod figures;
 mod kills;
 mod random;
+mod setting;
 #[path = "../support/mod.rs"]
 mod support;
 mod upgrade;

@@ -2,23 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use rbee_hive::mock::hub::{Hub, Options, Repository};
-use rbee_hive::mock::queen::{self, Queen};
-use rbee_hive::mock::rude;
-use rbee_hive::thread::Joined;
+use rbee_hive::mock::hub::Hub;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::action::{Action, Manner, Mood, Upgrade};
 use crate::checks::{self, essence, guardian, marked, settles, strangers};
+use crate::court::Court;
 use crate::figures::Figures;
 use crate::random::Random;
-use crate::support::{Builder, Hive, PATIENCE, gguf, is_alive, kill, port_range};
+use crate::setting;
+use crate::support::{Builder, Hive, PATIENCE, is_alive, kill, port_range};
 
-const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
 /// Connections that are held at once; an older one is closed for a further one.
 const CLIENTS_MAX: usize = 40;
 /// Sockets of an idle hive that come and go: the relay's, and that of whoever looks.
@@ -26,24 +24,19 @@ const SOCKETS_SPARE: usize = 3;
 /// Refusals that a client must expect of a hive that does what it should.
 const REFUSALS: [&str; 5] = ["SHUTTING_DOWN", "NO_FREE_PORT", "OVERLOADED", "UPSTREAM", "INSUFFICIENT_DISK"];
 
-/// Only while it is held does the queen behave so.
-enum Court {
-    Well(Queen),
-    Rude(#[expect(dead_code, reason = "it is held, not read")] Joined),
-    Away,
-}
-
 /// A hive and its surroundings, told of by seed, actions and logs if a check fails.
 pub struct World {
     /// Always there but while it is replaced.
     hive: Option<Hive>,
     options: Vec<(&'static str, String)>,
-    court: Court,
-    queen_port: u16,
+    queen: Court,
+    own_port: u16,
     hub: Hub,
     clients: Vec<TcpStream>,
     /// The usual limit, while descriptors are scarce.
     scarce: Option<Rlimit>,
+    /// Those that were begun in this run.
+    downloads: Vec<String>,
     /// Workers without a fault that nobody has signalled.
     loyal: BTreeSet<String>,
     /// Guardians that got a signal: one that is stopped goes on when all is calm.
@@ -59,18 +52,16 @@ pub struct World {
 impl World {
     pub fn start(seed: u64) -> Self {
         let (queen_port, own_port) = port_range(2);
-        let hub = Hub::start(Options::default()).unwrap();
-        for n in 0..3 {
-            hub.add(&format!("org/m{n}"), Repository::new().with("m-Q8_0.gguf", model(n, 1 << 20)));
-        }
+        let hub = setting::hub();
         let mut world = Self {
             hive: None,
-            options: options(seed, own_port),
-            court: Court::Away,
-            queen_port,
+            options: setting::options(seed, own_port),
+            queen: Court::new(queen_port),
+            own_port,
             hub,
             clients: Vec::new(),
             scarce: None,
+            downloads: Vec::new(),
             loyal: BTreeSet::new(),
             guardians: Vec::new(),
             idle: Figures::default(),
@@ -79,7 +70,7 @@ impl World {
             adoptions: 0,
             starts: 1,
         };
-        world.queen(Mood::Well);
+        world.queen.set(Mood::Well);
         world.hive = Some(world.builder().start());
         world.hive().get("/v1/devices");
         world.queen_knows_the_truth();
@@ -101,14 +92,10 @@ impl World {
     }
 
     fn builder(&self) -> Builder {
-        let script = "exec \"$0\" worker --protocol probe --model \"$1\" --host \"$2\" --port \"$3\"";
-        let manifest = json!({"kind": "script", "protocol": "probe", "program": "/bin/sh", "backends": ["cpu"],
-            "args": ["-c", script, MOCK, "{model_path}", "{host}", "{port}"],
-            "probe": {"path": "/health", "interval": "100ms", "timeout": "500ms"}});
         let builder = Hive::builder()
-            .kind(manifest)
+            .kind(setting::script())
             .ports(12)
-            .arg("--queen-url", format!("http://127.0.0.1:{}", self.queen_port))
+            .arg("--queen-url", self.queen.url())
             .env("HF_ENDPOINT", self.hub.url())
             .env("HF_HUB_OFFLINE", "0")
             .env("HF_HUB_DOWNLOAD_TIMEOUT", "1")
@@ -119,6 +106,7 @@ impl World {
     /// A run: so many actions of a seed, and what must hold when they are over.
     pub fn play(&mut self, seed: u64, actions: u64, mortal: bool) {
         self.story.push(format!("seed {seed} mortal {mortal} options {:?}", self.options));
+        self.downloads.clear();
         let mut random = Random::new(seed);
         for _ in 0..actions {
             let action = Action::draw(&mut random, mortal);
@@ -180,20 +168,19 @@ impl World {
                 self.hive().signal(18);
             }
             Action::Reload => self.hive().signal(1),
-            Action::Queen(mood) => self.queen(mood),
+            Action::Queen(mood) => self.queen.set(mood),
             Action::Hub(Some(rule)) => self.hub.add_rule(rule.parse().unwrap()),
             Action::Hub(None) => self.hub.heal(),
             Action::Download { repository } => {
                 let model = json!({"model_ref": format!("hf:org/m{repository}")});
-                self.ask("POST", "/v1/models/download", Some(&model));
+                if let Some((202, answer)) = self.ask("POST", "/v1/models/download", Some(&model)) {
+                    self.downloads.push(answer["download_id"].as_str().unwrap().to_owned());
+                }
             }
             Action::CancelDownload { nth } => {
-                let workers = self.workers();
-                let loading: Vec<Value> =
-                    workers.into_iter().filter(|worker| worker["download_id"].is_string()).collect();
-                let id = pick(&loading, nth).and_then(|worker| worker["download_id"].as_str());
-                let id = id.unwrap_or("d-1");
-                self.ask("DELETE", &format!("/v1/models/download?id={id}"), None);
+                if let Some(id) = pick(&self.downloads, nth) {
+                    self.ask("DELETE", &format!("/v1/models/download?id={id}"), None);
+                }
             }
             Action::DeleteModel { repository } => {
                 self.ask("DELETE", &format!("/v1/models?ref=hf:org/m{repository}"), None);
@@ -298,34 +285,6 @@ impl World {
         self.story.push(format!("---- the log of the hive until then\n{log}----"));
     }
 
-    fn queen(&mut self, mood: Mood) {
-        if let (Court::Well(queen), Mood::Answers(_) | Mood::Well) = (&self.court, mood) {
-            return queen.set_fault(fault(mood));
-        }
-        self.court = Court::Away;
-        if mood == Mood::Away {
-            return;
-        }
-        let mut listener = None;
-        settles("the queen's port is free again", || {
-            match TcpListener::bind(("127.0.0.1", self.queen_port)) {
-                Ok(bound) => listener = Some(bound),
-                Err(error) => return Some(error.to_string()),
-            }
-            None
-        });
-        let listener = listener.unwrap();
-        self.court = match mood {
-            Mood::Hangs => Court::Rude(rude::serve(listener, rude::Manner::Hang).unwrap()),
-            Mood::Garbage => Court::Rude(rude::serve(listener, rude::Manner::Garbage).unwrap()),
-            Mood::Resets => Court::Rude(rude::serve(listener, rude::Manner::Reset).unwrap()),
-            _ => {
-                let options = queen::Options { fault: fault(mood), ..queen::Options::default() };
-                Court::Well(Queen::start(listener, options).unwrap())
-            }
-        };
-    }
-
     fn descriptors(&mut self, spare: Option<u64>) {
         let pid = Pid::from_raw(i32::try_from(self.hive().pid()).unwrap());
         let set = |limit| prlimit(pid, Resource::Nofile, limit).unwrap();
@@ -346,21 +305,8 @@ impl World {
     fn client(&mut self, manner: Manner) {
         let Ok(mut stream) = TcpStream::connect(self.hive().address) else { return };
         stream.set_nonblocking(true).unwrap();
-        let text = match manner {
-            Manner::Silent => String::new(),
-            Manner::HalfHead => "GET /v1/workers/list HTTP/1.1\r\nHo".to_owned(),
-            Manner::HalfBody => {
-                "POST /v1/workers/spawn HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{\"mo".to_owned()
-            }
-            Manner::UnreadEvents => "GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-            Manner::UnreadLog => {
-                let id =
-                    self.workers().first().and_then(|worker| worker["worker_id"].as_str().map(str::to_owned));
-                let id = id.unwrap_or("w-0".to_owned());
-                format!("GET /v1/workers/{id}/logs?follow=true HTTP/1.1\r\nHost: a\r\n\r\n")
-            }
-            Manner::UnreadPipeline => "GET /v1/devices HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5000),
-        };
+        let id = self.workers().first().and_then(|worker| Some(worker["worker_id"].as_str()?.to_owned()));
+        let text = manner.text(&id.unwrap_or("w-0".to_owned()));
         // As much as the kernel takes.
         let _ = stream.write(text.as_bytes());
         if self.clients.len() == CLIENTS_MAX {
@@ -376,7 +322,7 @@ impl World {
         self.let_guardians_go_on();
         self.descriptors(None);
         self.hub.heal();
-        self.queen(Mood::Well);
+        self.queen.set(Mood::Well);
         self.no_strangers();
         self.queen_knows_the_truth();
         checks::log_is_clean(&self.hive().log());
@@ -391,11 +337,9 @@ impl World {
     }
 
     fn queen_knows_the_truth(&self) {
-        let Court::Well(queen) = &self.court else { panic!("she is well") };
         settles("the queen's picture", || {
             let list = essence(&self.hive().workers().into());
-            let beat = queen.hives().pop();
-            let known = beat.map(|beat| essence(&serde_json::to_value(beat.workers).unwrap()));
+            let known = self.queen.known();
             (known.as_ref() != Some(&list)).then(|| format!("{known:#?}, and the list {list:#?}"))
         });
     }
@@ -434,8 +378,7 @@ impl World {
     /// SIGTERM, what must hold then, and another hive for another seed.
     pub fn end_and_restart(&mut self, seed: u64) {
         self.end();
-        let own_port = self.queen_port + 1;
-        self.options = options(seed, own_port);
+        self.options = setting::options(seed, self.own_port);
         self.replace(&[]);
         self.story.clear();
     }
@@ -447,42 +390,6 @@ impl Drop for World {
             let log = self.hive.as_ref().map(Hive::log).unwrap_or_default();
             eprintln!("{}\n---- the log of the last hive\n{log}----", self.story.join("\n"));
         }
-    }
-}
-
-/// What a seed says of the hive's options.
-fn options(seed: u64, own_port: u16) -> Vec<(&'static str, String)> {
-    let mut random = Random::new(!seed);
-    let mut text = |all: &[&str]| random.one_of(all).to_owned();
-    let fixed = format!("127.0.0.1:{own_port}");
-    vec![
-        ("--bind", text(&[&fixed, "127.0.0.1:0"])),
-        ("--orphans", text(&["adopt", "adopt", "adopt", "kill"])),
-        ("--idle-timeout", text(&["0s", "0s", "0s", "1s"])),
-        ("--ready-timeout", text(&["1s", "2s"])),
-        ("--worker-heartbeat-timeout", text(&["2s", "3s", "90s"])),
-        ("--shutdown-timeout", text(&["300ms", "1s"])),
-        ("--restart-limit", text(&["0", "1", "3"])),
-    ]
-}
-
-/// A small model that no two seeds share.
-fn model(seed: u64, bytes: usize) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("m.gguf");
-    gguf::TINY.write(&path);
-    let mut model = std::fs::read(path).unwrap();
-    let mut random = Random::new(seed);
-    while model.len() < bytes {
-        model.extend_from_slice(&random.within(0..u64::MAX).to_le_bytes());
-    }
-    model
-}
-
-fn fault(mood: Mood) -> Option<u16> {
-    match mood {
-        Mood::Answers(status) => Some(status),
-        _ => None,
     }
 }
 

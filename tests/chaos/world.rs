@@ -15,7 +15,7 @@ use crate::court::Court;
 use crate::figures::Figures;
 use crate::random::Random;
 use crate::setting;
-use crate::support::{Builder, Hive, PATIENCE, is_alive, kill, port_range};
+use crate::support::{Builder, Hive, PATIENCE, Ports, is_alive, kill, port_range};
 
 /// Connections that are held at once; an older one is closed for a further one.
 const CLIENTS_MAX: usize = 40;
@@ -31,6 +31,8 @@ pub struct World {
     options: Vec<(&'static str, String)>,
     queen: Court,
     own_port: u16,
+    /// Those of queen and hive.
+    _ports: Ports,
     hub: Hub,
     clients: Vec<TcpStream>,
     /// The usual limit, while descriptors are scarce.
@@ -51,13 +53,15 @@ pub struct World {
 
 impl World {
     pub fn start(seed: u64) -> Self {
-        let (queen_port, own_port) = port_range(2);
+        let ports = port_range(2);
+        let (queen_port, own_port) = (ports.first(), ports.first() + 1);
         let hub = setting::hub();
         let mut world = Self {
             hive: None,
             options: setting::options(seed, own_port),
             queen: Court::new(queen_port),
             own_port,
+            _ports: ports,
             hub,
             clients: Vec::new(),
             scarce: None,

@@ -34,6 +34,8 @@ pub enum Condition {
     GpuUsersUnknown,
     /// Nobody hears of the workers.
     QueenUnreachable,
+    /// What an earlier hive wrote down of some worker could not be read.
+    RecordsSetAside,
 }
 
 impl Condition {
@@ -47,6 +49,7 @@ impl Condition {
             Self::GpuLost => "gpu_lost",
             Self::GpuUsersUnknown => "gpu_users_unknown",
             Self::QueenUnreachable => "queen_unreachable",
+            Self::RecordsSetAside => "records_set_aside",
         }
     }
 
@@ -63,6 +66,9 @@ impl Condition {
                  ids: a worker counts as having taken what it was promised"
             }
             Self::QueenUnreachable => "the queen does not take heartbeats",
+            Self::RecordsSetAside => {
+                "at the start, records of workers were torn or not ours; they were set aside, and what ran for them killed"
+            }
         }
     }
 }

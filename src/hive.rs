@@ -211,8 +211,9 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let mut entropy = SystemEntropy::new();
     let owner = Owner::of(&config.data_dir, &mut entropy).map_err(|error| named("--data-dir", &error))?;
     let records = Records::of(&config.data_dir);
-    let orphans =
-        adopt::take_over(&records, &owner, config.orphans).map_err(|error| named("--data-dir", &error))?;
+    let conditions = Conditions::new()?;
+    let orphans = adopt::take_over(&records, &owner, config.orphans, &conditions)
+        .map_err(|error| named("--data-dir", &error))?;
     let grace = if config.orphans == Orphans::Kill { Duration::ZERO } else { config.shutdown_timeout };
     let guardian = Guardian::new(guard::Config {
         program: config.probe.program.clone(),
@@ -253,7 +254,6 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         worker_io::start(worker_io::Config { host: worker_host, logs: Arc::clone(&logs) }, tell(&inbox))?;
     let hub_cut = Cut::default();
     let render = render(worker_host, urls.for_workers, hub_cut.clone());
-    let conditions = Conditions::new()?;
     let (keep_thread, keeper) = keep::start(Arc::clone(&logs), config.data_dir.clone(), conditions.clone())?;
     let launch_config = launch::Config {
         host: worker_host,

@@ -347,6 +347,10 @@ fn records_that_are_torn_or_foreign_are_set_aside_and_one_of_a_later_version_sto
     let hive = hive.restart(builder());
     hive.wait_state(&probed, "ready");
     assert_eq!(hive.workers().len(), 1);
+    let health = hive.get("/health").json();
+    let reasons = health["reasons"].as_array().unwrap();
+    let aside = reasons.iter().find(|reason| reason["code"] == "records_set_aside");
+    assert_eq!(aside.expect("it is told")["count"], 2, "{health}");
     let mut left = hive.records();
     left.sort();
     let mut wanted =

@@ -14,6 +14,7 @@ use log::{info, warn};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::config::Orphans;
+use crate::health::{Condition, Conditions};
 use crate::id::{Pgid, Run, WorkerId};
 use crate::limits::{ADOPT_LOOK_WAIT, ADOPT_LOOKS_MAX, GUARDIAN_KILL_ROUNDS_MAX};
 use crate::process::procfs::{self, Process, Variable};
@@ -40,7 +41,12 @@ pub struct Orphan {
 ///
 /// # Errors
 /// If the records cannot be read, or a later version wrote one: it knows of workers what this one does not.
-pub fn take_over(records: &Records, owner: &Owner, orphans: Orphans) -> io::Result<Vec<Orphan>> {
+pub fn take_over(
+    records: &Records,
+    owner: &Owner,
+    orphans: Orphans,
+    conditions: &Conditions,
+) -> io::Result<Vec<Orphan>> {
     let Found { records: all, broken } = records.read_all()?;
     for (path, error) in broken {
         if let RecordError::Newer(_) = error {
@@ -50,6 +56,7 @@ pub fn take_over(records: &Records, owner: &Owner, orphans: Orphans) -> io::Resu
         let aside = path.with_extension("json.broken");
         warn!("a record of a worker is set aside; what it was is killed file={aside:?} error={error}");
         std::fs::rename(&path, aside)?;
+        conditions.set(Condition::RecordsSetAside, "");
     }
     if orphans == Orphans::Kill {
         let mut rounds = 0;

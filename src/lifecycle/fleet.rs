@@ -370,20 +370,24 @@ impl Fleet {
     }
 
     /// Refuses new workers and lets go of those that run, for the next hive. What has no process ends here. Gives how
-    /// many there are to keep.
-    pub fn keep(&mut self, now: Instant) -> (usize, Effects) {
+    /// many there are to keep; `None` in the cascade, which is not taken back.
+    pub fn keep(&mut self, now: Instant) -> (Option<usize>, Effects) {
         let mut out = self.fire(now);
         if self.ending.is_none() {
             self.ending = Some(Ending::Keep { by: now + KEEP_WAIT });
-            let has_none = |worker: &AnyWorker| worker.group().is_none() && !worker.is_in_transit();
-            let ids = self.workers.iter().filter(|(_, worker)| has_none(worker)).map(|(id, _)| id.clone());
-            for id in ids.collect::<Vec<_>>() {
-                self.change(&id, now, &mut out, |worker, _, out| {
-                    worker.stop(StopReason::Cascade, now, Duration::ZERO, out)
-                });
-            }
+            self.end_those_without_process(now, &mut out);
         }
-        (self.workers.len(), out)
+        (self.keeps().then_some(self.workers.len()), out)
+    }
+
+    fn end_those_without_process(&mut self, now: Instant, out: &mut Effects) {
+        let has_none = |worker: &AnyWorker| worker.group().is_none() && !worker.is_in_transit();
+        let ids = self.workers.iter().filter(|(_, worker)| has_none(worker)).map(|(id, _)| id.clone());
+        for id in ids.collect::<Vec<_>>() {
+            self.change(&id, now, out, |worker, _, out| {
+                worker.stop(StopReason::Cascade, now, Duration::ZERO, out)
+            });
+        }
     }
 
     /// Takes in what happened.
@@ -503,6 +507,9 @@ impl Fleet {
                     worker
                 });
             }
+        }
+        if self.keeps() {
+            self.end_those_without_process(now, &mut out); // nobody is there to start them again
         }
         out
     }

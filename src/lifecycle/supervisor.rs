@@ -36,7 +36,7 @@ enum Input {
     Stop { id: WorkerId, force: bool, reply: Sender<Result<(), AskError>> },
     Drain { drain: bool, stop_idle: bool, reply: Sender<Option<usize>> },
     Cascade { force: bool, reply: Sender<usize> },
-    Keep { reply: Sender<usize> },
+    Keep { reply: Sender<Option<usize>> },
 }
 
 /// How it ended.
@@ -159,11 +159,12 @@ impl Inbox {
         self.ask(|reply| Input::Cascade { force, reply })
     }
 
-    /// Ends the hive without its workers, see [`Fleet::keep`]. Gives the number of workers that are kept.
+    /// Ends the hive without its workers, see [`Fleet::keep`]. Gives the number of workers that are kept;
+    /// `None` in the cascade.
     ///
     /// # Errors
     /// As [`Inbox::spawn`].
-    pub fn keep(&self) -> Result<usize, NoAnswer> {
+    pub fn keep(&self) -> Result<Option<usize>, NoAnswer> {
         self.ask(|reply| Input::Keep { reply })
     }
 
@@ -321,7 +322,7 @@ impl<A: Surroundings> Supervisor<'_, A> {
             Input::Keep { reply } => {
                 let first = !self.fleet.is_stopping();
                 let (count, effects) = self.fleet.keep(now);
-                if first {
+                if let (true, Some(count)) = (first, count) {
                     info!("the hive ends, its workers go on workers={count}");
                     self.stopping();
                 }

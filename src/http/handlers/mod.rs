@@ -255,10 +255,12 @@ impl Api {
         let arguments = Arguments::parse(&request.body)?;
         let words = [("stop", ShutdownWorkers::Stop), ("keep", ShutdownWorkers::Keep)];
         let (message, workers) = match arguments.word("workers", &words)?.unwrap_or(ShutdownWorkers::Stop) {
-            ShutdownWorkers::Stop => ("this hive stops its workers and ends", self.inbox.cascade(false)),
+            ShutdownWorkers::Stop => {
+                ("this hive stops its workers and ends", self.inbox.cascade(false).map(Some))
+            }
             ShutdownWorkers::Keep => ("this hive ends, and its workers go on", self.inbox.keep()),
         };
-        let (message, workers) = (message.to_owned(), workers.map_err(no_answer)?);
+        let (message, workers) = (message.to_owned(), workers.map_err(no_answer)?.ok_or_else(shutting_down)?);
         Ok(Answer::json(202, &ShutdownResponse { message, workers }))
     }
 }

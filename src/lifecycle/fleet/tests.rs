@@ -47,6 +47,28 @@ fn a_hive_that_slept_through_its_cascade_kills_and_sees_the_death_before_it_ends
 }
 
 #[test]
+fn a_worker_that_crashes_while_its_hive_keeps_them_all_is_not_started_again() {
+    let policy = Policy { restart_limit: 5, ..fleet().policy };
+    let mut fleet = Fleet::new(policy, 9000..=9003, ledger(), Box::new(Seeded::new(1)));
+    let (mut now, run) = (Instant::now(), Run(1));
+    let mut spawn = || fleet.spawn(order(true, None), None, now, &mut |_| true).0.unwrap().view.id;
+    let (first, second) = (spawn(), spawn());
+    fleet.on(Event::Launched { id: first.clone(), run, pgid: Pgid(100) }, now);
+    fleet.keep(now);
+    let status = ExitStatus::Signal(9);
+    fleet.on(Event::Exited { id: first.clone(), run, status, port_lost: false, oom: false }, now);
+    fleet.on(Event::GroupDead { id: first, run }, now);
+    assert_eq!(fleet.len(), 1, "nothing is left of it, and it is not among the kept");
+    now += Duration::from_secs(3);
+    assert!(!fleet.is_done(now), "the other one is being launched");
+    assert!(
+        !fleet.on(Event::Tick, now).iter().any(|effect| matches!(effect, Effect::Disk(DiskJob::Launch(_))))
+    );
+    fleet.on(Event::LaunchFailed { id: second, run, error: LaunchError::PortTaken }, now);
+    assert!(fleet.is_done(now) && fleet.is_empty());
+}
+
+#[test]
 fn whoever_waits_for_the_place_of_another_waits_on_after_the_hive_slept() {
     const HOUR: Duration = Duration::from_secs(3600);
     let mut fleet = fleet();

@@ -42,7 +42,7 @@ impl World {
     pub(super) fn restart(&mut self, keep: bool) -> Result<(), String> {
         if keep && !self.fleet.is_stopping() {
             let (count, effects) = self.fleet.keep(self.now);
-            expect(count >= self.fleet.len(), || "the kept are miscounted".to_owned())?;
+            expect(count >= Some(self.fleet.len()), || "the kept are miscounted".to_owned())?;
             self.perform(effects)?;
             self.check_news()?;
             let until = self.now + Duration::from_secs(60);

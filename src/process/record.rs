@@ -6,13 +6,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -363,7 +364,12 @@ impl Records {
 
 fn read(path: &Path) -> Result<Record, RecordError> {
     let mut bytes = Vec::new();
-    File::open(path)
+    // What lies there may be no file: a pipe would be waited for, and a link lead anywhere.
+    let how = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(how.bits().cast_signed())
+        .open(path)
         .and_then(|file| file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes))
         .map_err(|error| RecordError::Broken(format!("it cannot be read: {error}")))?;
     Record::parse(&bytes)
@@ -445,8 +451,12 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(folder.path().join("workers/.w-3.new"), "half").unwrap();
         fs::copy(&file, folder.path().join("workers/w-4.json")).unwrap();
+        std::os::unix::fs::symlink(&file, folder.path().join("workers/w-5.json")).unwrap();
+        // Nobody writes into it: who waits for that waits for ever.
+        let pipe = folder.path().join("workers/w-6.json");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
         let found = records.read_all().unwrap();
-        assert_eq!((found.records, found.broken.len()), (vec![one.clone(), two], 1));
+        assert_eq!((found.records, found.broken.len()), (vec![one.clone(), two], 3));
         assert!(!folder.path().join("workers/.w-3.new").exists());
         records.remove(&one.job.id).unwrap();
         records.remove(&one.job.id).unwrap();

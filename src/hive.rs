@@ -219,6 +219,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         program: config.probe.program.clone(),
         data_dir: config.data_dir.clone(),
         owner: owner.clone(),
+        hive: lock.mark().to_owned(),
         orphan_timeout: config.orphan_timeout,
         grace,
     });
@@ -239,6 +240,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     // Each thread stands before the handle that keeps it going, so that an early return drops that first.
     let oom_kills = OomKills::new(&config.probe.procfs, &config.probe.sysfs);
     let (exits_thread, exits) = exits::start(owner.clone(), guardian.clone(), oom_kills, tell(&inbox))?;
+    let adoption = Adoption { exits: exits.clone(), is_over: false };
     let (mut adopted, mut adopted_records) = (Vec::new(), Vec::new());
     for Orphan { mut record, pgid, started, pidfd, age } in orphans {
         if let Some(folder) = &record.install {
@@ -353,10 +355,10 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let ended = Arc::new(OnceLock::new());
     let supervisor = {
         let (picture, ended, signals) = (Arc::clone(&picture), Arc::clone(&ended), signals.handle());
-        // For a start that fails: after the cascade nobody listens any more.
+        // For a start that fails, which leaves what it has adopted: after its end nobody listens any more.
         let inbox = inbox.clone();
         let stop = move || {
-            let _ = inbox.cascade(true);
+            let _ = inbox.keep();
         };
         let body = move || {
             let _ = ended.set(supervisor::run(fleet, first, &outbox, &picture, hands));
@@ -405,6 +407,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let hub_threads = hub_threads(&api, &hub_requests, &hub_desk, &hub_cut)?;
     let server = Server::start(listener, options, api)?;
     let _ = streams.set(server.stream_waker());
+    adoption.succeed();
+    lock.settle();
     info!("hive listens url={} hive_id={} boot_id={boot_id}", urls.own, config.hive_id);
     announce(&urls.own);
 
@@ -424,9 +428,10 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
             continue;
         }
         if signal == SIGUSR2 {
-            info!("signal taken signal={name}: the hive ends, its workers go on");
-            if inbox.keep().is_err() {
-                break;
+            match inbox.keep() {
+                Ok(Some(_)) => info!("signal taken signal={name}: the hive ends, its workers go on"),
+                Ok(None) => warn!("signal ignored signal={name}: the workers are being stopped"),
+                Err(_) => break,
             }
             continue;
         }
@@ -480,6 +485,27 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     info!("hive ends");
     drop(lock);
     Ok(how_it_ended)
+}
+
+/// What was adopted, until the hive has started: a start that fails leaves it to the next one, and to the guardian
+/// of the last one.
+struct Adoption {
+    exits: Jobs<exits::Job>,
+    is_over: bool,
+}
+
+impl Adoption {
+    fn succeed(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Adoption {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.exits.send(exits::Job::LetGo);
+        }
+    }
 }
 
 /// The plan of a worker of an earlier run, which holds what its program was installed by.

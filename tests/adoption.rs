@@ -301,6 +301,81 @@ fn a_data_directory_has_one_hive_and_two_directories_have_two() {
     cascade(hive);
 }
 
+/// What a start in the place of `hive` says that fails for want of so many descriptors, or by itself.
+fn failed_start(hive: &Hive, descriptors: u32) -> String {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "ulimit -n $0 && exec \"$@\"", &descriptors.to_string()]);
+    shell.arg(env!("CARGO_BIN_EXE_rbee-hive")).args(["serve", "--bind", "127.0.0.1:0", "--data-dir"]);
+    shell.arg(hive.folder.path().join("data")).arg("--model-dir").arg(&hive.models);
+    shell.env_clear().env("RBEE_HIVE_NVML_LIBRARY", "/nowhere").env("RBEE_HIVE_NVIDIA_SMI", "/nowhere");
+    let output = shell.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_start_that_fails_halfway_leaves_workers_to_the_next_one() {
+    let mut hive = builder().start();
+    two_ready(&hive);
+    let before = essences(&hive);
+    hive.kill();
+    for descriptors in 10..=22 {
+        let said = failed_start(&hive, descriptors);
+        assert!(before.iter().all(|worker| is_alive(pid(worker))), "{descriptors}: {said}");
+        assert!(guardian(&hive).is_some(), "they are guarded meanwhile: {said}");
+    }
+    let hive = hive.restart(builder());
+    eventually("both are there", || essences(&hive) == before);
+    cascade(hive);
+}
+
+#[test]
+fn a_start_that_fails_does_not_relieve_the_guardian() {
+    let mut hive = builder().arg("--orphan-timeout", "2s").start();
+    let [native, _] = two_ready(&hive);
+    hive.kill();
+    with_record(&hive, &native, |record| record["format"] = 2.into());
+    let said = failed_start(&hive, 1024);
+    assert!(said.contains("a later version"), "{said}");
+    eventually("all are ended", || hive.processes().is_empty() && guardian(&hive).is_none());
+}
+
+#[test]
+fn a_guardian_that_ends_workers_spares_those_of_a_hive_that_came_and_went_meanwhile() {
+    let mut hive = builder().arg("--orphan-timeout", "1ms").arg("--shutdown-timeout", "4s").start();
+    let [polite, _] = two_ready(&hive);
+    let rude = hive.spawn("mock", "ignore-term");
+    let (polite, rude) = (pid(&hive.worker(&polite)), pid(&hive.wait_state(&rude, "ready")));
+    let first = guardian(&hive).unwrap();
+    hive.kill();
+    eventually("they are asked to end", || !is_alive(polite));
+    let mut hive = hive.restart(builder());
+    hive.signal(12);
+    hive.wait_exit();
+    eventually("the first guardian ends", || !is_alive(first));
+    assert!(is_alive(rude) && guardian(&hive).is_some());
+    let hive = hive.restart(builder());
+    assert_eq!(pid(&hive.workers()[0]), rude);
+    hive.post("/v1/shutdown", &json!({}));
+    cascade(hive);
+}
+
+#[test]
+fn a_hive_that_stops_its_workers_does_not_say_that_it_keeps_them() {
+    let hive = builder().arg("--shutdown-timeout", "1h").start();
+    let id = hive.spawn("mock", "ignore-term,ignore-shutdown");
+    let worker = pid(&hive.wait_state(&id, "ready"));
+    assert_eq!(hive.post("/v1/shutdown", &json!({})).status, 202);
+    let refused = hive.post("/v1/shutdown", &json!({"workers": "keep"}));
+    assert_eq!((refused.status, refused.code().as_str()), (503, "SHUTTING_DOWN"), "{}", refused.text);
+    hive.signal(12); // no reason to let it go either
+    hive.delete(&format!("/v1/workers/{id}?force=true"));
+    let mut hive = hive;
+    assert_eq!(hive.wait_exit().code(), Some(0), "{}", hive.log());
+    assert!(!is_alive(worker));
+}
+
 /// The record of a worker, changed by `change` while no hive runs.
 fn with_record(hive: &Hive, id: &str, change: impl FnOnce(&mut Value)) {
     let file = hive.folder.path().join(format!("data/workers/{id}.json"));
@@ -316,16 +391,20 @@ fn a_process_that_only_looks_like_ours_is_left_alone() {
     let workers = [&native, &probed].map(|id| pid(&hive.worker(id)));
     // The same program, started by hand with everything but the mark of this hive.
     let mark = variable(workers[0].into(), "RBEE_OWNER").unwrap();
-    let foreign = format!("0{}", &mark[1..]).replace('0', "1");
-    let mut bystander =
-        Command::new("/bin/sleep").arg("1000").env("RBEE_OWNER", foreign).env_remove("PATH").spawn().unwrap();
+    let foreign = format!("{}{}", if mark.starts_with('0') { '1' } else { '0' }, &mark[1..]);
+    let mut bystander = Command::new("/bin/sleep")
+        .arg("1000")
+        .env("RBEE_OWNER", &foreign)
+        .env_remove("PATH")
+        .spawn()
+        .unwrap();
     hive.kill();
     // A number that was given to somebody else, and a start of the machine that is over.
     with_record(&hive, &native, |record| record["leader"]["pid"] = bystander.id().into());
     with_record(&hive, &probed, |record| record["leader"]["boot_id"] = "another".into());
     let hive = hive.restart(builder());
     assert!(hive.workers().is_empty(), "{:?}", hive.workers());
-    assert!(bystander.try_wait().unwrap().is_none());
+    assert_eq!(bystander.try_wait().unwrap(), None, "{mark} {foreign} {}", hive.log());
     // What bears our mark and is nobody's goes.
     eventually("the workers are gone", || workers.iter().all(|pid| !is_alive(*pid)));
     cascade(hive);

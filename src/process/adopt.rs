@@ -59,13 +59,15 @@ pub fn take_over(
         conditions.set(Condition::RecordsSetAside, "");
     }
     if orphans == Orphans::Kill {
+        // Waits for who is in the middle of its exec.
+        look(owner, &all);
         let mut rounds = 0;
         while signal_all(owner, &all, Signal::KILL) > 0 && rounds < GUARDIAN_KILL_ROUNDS_MAX {
             rounds += 1;
             std::thread::sleep(ADOPT_LOOK_WAIT);
         }
     }
-    let Left { orphans, dead, strays } = look(owner, all);
+    let Left { orphans, dead, strays } = look(owner, &all);
     for id in dead {
         info!("a worker of an earlier hive has ended worker={id}");
         records.remove(&id)?;
@@ -93,10 +95,10 @@ struct Marked {
 }
 
 /// Looks for what the hive left that wrote these records.
-pub fn look(owner: &Owner, records: Vec<Record>) -> Left {
+pub fn look(owner: &Owner, records: &[Record]) -> Left {
     let mut looks = 1;
     loop {
-        let left = look_once(owner, &records);
+        let left = look_once(owner, records);
         // A process in the middle of its exec shows no mark yet.
         let is_missing =
             |id: &&WorkerId| records.iter().any(|record| record.job.id == **id && record.leader.is_none());

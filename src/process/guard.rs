@@ -44,6 +44,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whose workers it ends.
     pub owner: Owner,
+    /// The mark of the hive that it guards for, see [`HiveLock::settle`](super::lock::HiveLock::settle).
+    pub hive: String,
     /// How long they may live without a hive.
     pub orphan_timeout: Duration,
     /// How long they have between SIGTERM and SIGKILL; nothing: SIGKILL at once.
@@ -114,6 +116,9 @@ impl Guardian {
     /// The hive ends, and its workers go on without it.
     pub fn keep(&self) {
         let mut state = self.state();
+        // One that has just died is not replaced later.
+        state.not_before = None;
+        state.revive();
         state.kept = true;
         if let Some(running) = &mut state.running {
             let _ = writeln!(running.lifeline, "{KEEP}");
@@ -174,6 +179,7 @@ fn start(config: &Config) -> io::Result<Running> {
         .arg(COMMAND)
         .arg(&config.data_dir)
         .arg(config.owner.text())
+        .arg(&config.hive)
         .arg(config.orphan_timeout.as_millis().to_string())
         .arg(config.grace.as_millis().to_string())
         .env_clear()
@@ -193,32 +199,33 @@ pub fn main(args: &[OsString]) -> ExitCode {
     let Some(config) = read(args) else { return ExitCode::from(2) };
     let _ = rustix::thread::set_name(NAME);
     let Ok(lock) = LockWatch::open(&config.data_dir) else { return ExitCode::FAILURE };
-    let hive = lock.holder();
     let timeout = wait_for_the_end(config.orphan_timeout);
     let until = Instant::now() + timeout;
     loop {
-        if lock.holder() != hive {
+        if lock.settled() != config.hive {
             return ExitCode::SUCCESS; // another hive has come, with a guardian of its own
         }
         let left = until.saturating_duration_since(Instant::now());
-        // A process that the dead one was about to start holds the lock until its exec.
+        // Who holds it and has not settled may still fail; and a process that the dead one was about to start has it
+        // until its exec.
         if left.is_zero() && !lock.is_held() {
             break;
         }
         std::thread::sleep(left.clamp(GUARDIAN_LOOK / 10, GUARDIAN_LOOK));
     }
-    let ended = end_all(&config, &lock, &hive);
+    let ended = end_all(&config, &lock);
     log(&config.data_dir, &format!("no hive came within {timeout:?}: processes were ended count={ended}"));
     ExitCode::SUCCESS
 }
 
 fn read(args: &[OsString]) -> Option<Config> {
-    let [data_dir, owner, orphan_timeout, grace] = args else { return None };
+    let [data_dir, owner, hive, orphan_timeout, grace] = args else { return None };
     let ms = |text: &OsString| text.to_str()?.parse().ok().map(Duration::from_millis);
     Some(Config {
         program: PathBuf::new(),
         data_dir: data_dir.into(),
         owner: Owner::parse(owner.to_str()?)?,
+        hive: hive.to_str()?.to_owned(),
         orphan_timeout: ms(orphan_timeout)?,
         grace: ms(grace)?,
     })
@@ -231,29 +238,30 @@ fn wait_for_the_end(timeout: Duration) -> Duration {
 }
 
 /// Ends what the hive left, as long as no other one has come. Gives how many processes were killed or asked to end.
-fn end_all(config: &Config, lock: &LockWatch, hive: &str) -> usize {
+fn end_all(config: &Config, lock: &LockWatch) -> usize {
     let all = Records::of(&config.data_dir);
     let records = all.read_all().map(|found| found.records).unwrap_or_default();
-    let signal = |signal| {
-        if lock.is_held() { 0 } else { adopt::signal_all(&config.owner, &records, signal) }
-    };
+    // Also one that has gone again: what it left, its own guardian guards.
+    let has_come = || lock.is_held() || lock.settled() != config.hive;
+    let signal = |signal| if has_come() { 0 } else { adopt::signal_all(&config.owner, &records, signal) };
     let mut most = 0;
     if !config.grace.is_zero() {
         most = signal(Signal::TERM);
         let until = Instant::now() + config.grace;
-        while Instant::now() < until && adopt::is_anything_left(&config.owner, &records) {
+        while Instant::now() < until && !has_come() && adopt::is_anything_left(&config.owner, &records) {
             std::thread::sleep(GUARDIAN_LOOK);
         }
     }
     for _ in 0..GUARDIAN_KILL_ROUNDS_MAX {
         most = most.max(signal(Signal::KILL));
-        if lock.holder() != hive || !adopt::is_anything_left(&config.owner, &records) {
+        if lock.settled() != config.hive || !adopt::is_anything_left(&config.owner, &records) {
             break;
         }
         std::thread::sleep(GUARDIAN_LOOK / 10);
     }
-    if !lock.is_held() && !adopt::is_anything_left(&config.owner, &records) {
-        for record in &records {
+    if !adopt::is_anything_left(&config.owner, &records) {
+        // Asked before each: the next hive writes records under the same names.
+        for record in records.iter().take_while(|_| !has_come()) {
             let _ = all.remove(&record.job.id);
         }
     }

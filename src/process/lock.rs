@@ -2,10 +2,10 @@
 //!
 //! An OFD lock, which the kernel releases with its holder however that ends, and which can be asked for without
 //! being taken. The kernel does not tell who holds it, so that stands in the file: the holder's pid, and on a second
-//! line what no other holder has written, so that one can see that there was another one since.
+//! line what no other hive writes. The holder does so once its start has succeeded: who fails before is no successor.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, Write as _};
+use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Instant;
@@ -23,7 +23,10 @@ pub const FILE: &str = "hive.lock";
 /// The lock, held until this is dropped or the process ends.
 #[derive(Debug)]
 #[must_use = "dropping it lets another hive in"]
-pub struct HiveLock(#[expect(dead_code, reason = "it is held, not read")] File);
+pub struct HiveLock {
+    file: File,
+    mark: String,
+}
 
 /// Why the lock was not taken.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl HiveLock {
     /// # Errors
     /// If another hive holds it, or the disk says so.
     pub fn take(data_dir: &Path) -> Result<Self, LockError> {
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -66,11 +69,34 @@ impl HiveLock {
                 Err(error) => return Err(LockError::Io(error.into())),
             }
         }
-        // A disk that is full does not keep a hive from starting. In one write: the file is read at any time.
-        let text = format!("{}\n{}\n", std::process::id(), uuid::Uuid::new_v4());
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-        Ok(Self(file))
+        let lock = Self { file, mark: uuid::Uuid::new_v4().to_string() };
+        lock.write(&successor(&lock.file));
+        Ok(lock)
     }
+
+    /// What it will say when it settles, and nobody else.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// Says that the holder has started: it is the successor of the last one.
+    pub fn settle(&self) {
+        self.write(&self.mark);
+    }
+
+    /// A disk that is full does not keep a hive from starting. In one write: the file is read at any time.
+    fn write(&self, successor: &str) {
+        let text = format!("{}\n{successor}\n", std::process::id());
+        let _ =
+            self.file.write_all_at(text.as_bytes(), 0).and_then(|()| self.file.set_len(text.len() as u64));
+    }
+}
+
+/// The second line.
+fn successor(file: &File) -> String {
+    let mut bytes = [0; 128];
+    let count = file.read_at(&mut bytes, 0).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..count]).lines().nth(1).unwrap_or_default().to_owned()
 }
 
 /// Asks whether a hive holds the lock, without ever being in its way.
@@ -86,11 +112,9 @@ impl LockWatch {
         File::open(data_dir.join(FILE)).map(Self)
     }
 
-    /// Who holds it, or held it the last time, in a text that is different for each.
-    pub fn holder(&self) -> String {
-        let mut bytes = [0; 128];
-        let count = self.0.read_at(&mut bytes, 0).unwrap_or(0);
-        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    /// The mark of the hive that settled last, see [`HiveLock::settle`].
+    pub fn settled(&self) -> String {
+        successor(&self.0)
     }
 
     /// Whether somebody holds it. What cannot be told counts as held: nobody is killed on a guess.
@@ -118,13 +142,17 @@ mod tests {
             Err(LockError::Held(pid)) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
-        let first = watch.holder();
-        assert!(first.starts_with(&format!("{}\n", std::process::id())), "{first}");
+        lock.settle();
+        let first = lock.mark().to_owned();
+        assert_eq!(watch.settled(), first);
         drop(lock);
-        assert!(!watch.is_held() && !watch.is_held() && watch.holder() == first);
-        let _lock = HiveLock::take(folder.path()).unwrap();
-        assert!(watch.is_held() && watch.holder() != first);
+        assert!(!watch.is_held() && !watch.is_held() && watch.settled() == first);
+        let lock = HiveLock::take(folder.path()).unwrap();
+        assert!(watch.is_held() && watch.settled() == first, "it may still fail");
+        lock.settle();
+        assert!(watch.settled() == lock.mark() && first != lock.mark());
     }
+
     #[test]
     fn a_lock_that_a_child_of_a_dead_hive_still_holds_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();

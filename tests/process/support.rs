@@ -71,6 +71,7 @@ impl Hive {
             program: env!("CARGO_BIN_EXE_rbee-hive").into(),
             data_dir: dir.path().to_owned(),
             owner: owner.clone(),
+            hive: String::new(),
             orphan_timeout: Duration::from_secs(600),
             grace: Duration::ZERO,
         });

@@ -388,6 +388,19 @@ impl Ledger {
         Some(Rooms { each: each.collect::<Option<_>>()?, host: self.room_of(Device::Cpu, claims, leave)? })
     }
 
+    /// `placement` with its devices as they are called now, if that is another way: the hive that launched an adopted
+    /// worker may have seen more cards, or fewer, and have counted otherwise.
+    pub fn renamed(&self, placement: &Placement) -> Option<Placement> {
+        let mut renamed = placement.clone();
+        for share in &mut renamed.shares {
+            let is_it = |gpu: &&Gpu| gpu.uuid.as_ref() == Some(&share.visible_as);
+            if let Some(gpu) = self.picture.gpus.iter().find(is_it) {
+                share.device = gpu.device;
+            }
+        }
+        (renamed != *placement).then_some(renamed)
+    }
+
     fn visible_as(&self, gpu: &Gpu) -> String {
         let same = self.picture.gpus.iter().filter(|other| other.backend == gpu.backend);
         let number = || same.take_while(|other| other.device != gpu.device).count().to_string();

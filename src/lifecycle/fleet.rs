@@ -671,6 +671,16 @@ impl Fleet {
     /// The devices were looked at: what each worker uses, and what has come back.
     fn looked(&mut self, picture: Arc<Picture>, now: Instant, out: &mut Effects) {
         self.ledger.look(picture);
+        let renamed = |(id, worker): (&WorkerId, &AnyWorker)| {
+            Some((id.clone(), self.ledger.renamed(worker.claim().placement)?))
+        };
+        let renamed: Vec<_> = self.workers.iter().filter_map(renamed).collect();
+        for (id, placement) in renamed {
+            self.change(&id, now, out, |mut worker, _, _| {
+                worker.facts_mut().placement = Arc::new(placement);
+                worker
+            });
+        }
         for worker in self.workers.values_mut() {
             if let Some(seen) = self.ledger.seen(&worker.claim()) {
                 worker.facts_mut().seen = seen;

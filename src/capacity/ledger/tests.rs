@@ -308,3 +308,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_card_is_known_by_its_uuid_when_the_next_hive_counts_otherwise() {
+    let mut before = placement(GPU1, 8);
+    before.shares[0].visible_as = "GPU-1".to_owned();
+    assert_eq!(ledger(vec![gpu(0, 24, 24), gpu(1, 24, 16)]).renamed(&before), None);
+    let ledger = ledger(vec![Gpu { device: GPU0, ..gpu(1, 24, 16) }, Gpu { device: GPU1, ..gpu(2, 24, 24) }]);
+    let now = ledger.renamed(&before).expect("the first card has fallen off the bus");
+    assert_eq!((now.shares[0].device, now.shares[0].bytes), (GPU0, 8 * GIB));
+    let gone =
+        Placement { shares: vec![Share { visible_as: "GPU-0".to_owned(), ..now.shares[0].clone() }], ..now };
+    assert_eq!(ledger.renamed(&gone), None, "what is not there is not taken for another one");
+}

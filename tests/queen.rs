@@ -70,6 +70,28 @@ fn each_change_arrives_and_the_last_word_is_that_it_stopped() {
 }
 
 #[test]
+fn the_first_that_she_hears_of_the_next_hive_has_the_workers_that_it_adopted() {
+    let queen = Queen::start(listener(), Options::default()).unwrap();
+    let heard = |what: &str, wanted: &dyn Fn(&Heartbeat) -> bool| {
+        queen.heartbeats().find(PATIENCE, wanted).unwrap_or_else(|| panic!("she never heard: {what}"))
+    };
+    let mut hive = quiet_hive_of(queen.addr()).start();
+    hive.spawn("mock", "");
+    let before = heard("ready", &|beat| states(beat) == [State::Ready]);
+    hive.signal(12);
+    let last = heard("it ends", &|beat| beat.status == HiveStatus::Stopping);
+    assert_eq!(last.workers[0].pid, before.workers[0].pid);
+    hive.wait_exit();
+    let _hive = hive.restart(quiet_hive_of(queen.addr()));
+    let first = heard("the next one", &|beat| beat.boot_id != before.boot_id);
+    assert_eq!(first.sequence, 1);
+    assert!(matches!(first.status, HiveStatus::Starting | HiveStatus::Ready), "{:?}", first.status);
+    assert_eq!(states(&first), [State::Ready]);
+    let (told, known) = (&first.workers[0], &before.workers[0]);
+    assert_eq!((&told.worker_id, told.pid, &told.url), (&known.worker_id, known.pid, &known.url));
+}
+
+#[test]
 fn sequences_grow_by_one_and_the_interval_is_kept_without_changes() {
     let queen = Queen::start(listener(), Options::default()).unwrap();
     let hive = Hive::builder()

@@ -46,7 +46,7 @@ use crate::kinds::provision::Provisions;
 use crate::kinds::shelf::Shelf;
 use crate::kinds::{CommandLine, Kind, Values, find_program};
 use crate::latest::Latest;
-use crate::lifecycle::event::{Adopted, Effect, Event, LaunchJob, Plan};
+use crate::lifecycle::event::{Adopted, Effect, Event, LaunchJob, Plan, Standing};
 use crate::lifecycle::fleet::Effects;
 use crate::lifecycle::picture::{Entry, Picture};
 use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
@@ -245,6 +245,13 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     for Orphan { mut record, pgid, started, pidfd, age } in orphans {
         if let Some(folder) = &record.install {
             record.job.plan = with_install(&record.job.plan, &shelf, folder);
+        }
+        if record.host != worker_host {
+            warn!(
+                "a worker listens elsewhere than --worker-host says, and is stopped worker={}",
+                record.job.id
+            );
+            record.standing = Standing::Stopping;
         }
         let (id, run, standing) = (record.job.id.clone(), record.job.run, record.standing);
         let at = SocketAddr::new(worker_host, record.job.port);

@@ -178,6 +178,18 @@ fn a_hive_that_is_told_to_keep_its_workers_leaves_them_to_the_next_one() {
 }
 
 #[test]
+fn a_worker_that_listens_where_the_next_hive_has_none_is_stopped() {
+    let mut hive = builder().start();
+    let [native, probed] = two_ready(&hive);
+    hive.kill();
+    let hive = hive.restart(builder().arg("--worker-host", "127.0.0.2"));
+    for id in [native, probed] {
+        assert_eq!(hive.wait_state(&id, "gone")["exit"]["reason"], "stopped");
+    }
+    cascade(hive);
+}
+
+#[test]
 fn a_worker_that_was_being_stopped_is_stopped_by_the_next_hive() {
     let mut hive = builder().arg("--shutdown-timeout", "1h").start();
     let id = hive.spawn("mock", "ignore-term,ignore-shutdown");

@@ -195,7 +195,7 @@ impl Launcher {
                 },
             )?;
         self.config.keeper.keep(&job.id, log.0.try_clone().ok());
-        let record = Record::new(job.clone());
+        let record = Record::new(job.clone(), self.config.host);
         self.config.records.write(&record).map_err(|e| {
             self.config.conditions.failed(Condition::DataDir, &e);
             LaunchError::Failed(format!("its record cannot be written: {}", plain(&e)))

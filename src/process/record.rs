@@ -8,11 +8,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use log::warn;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,6 +36,8 @@ pub struct Record {
     pub job: LaunchJob,
     /// The folder of the install that its program comes from.
     pub install: Option<PathBuf>,
+    /// The address that it binds.
+    pub host: IpAddr,
     /// How far it was.
     pub standing: Standing,
     /// Its leader, once that was started.
@@ -67,9 +71,9 @@ impl Identity {
             && procfs::Process::of(self.pid).is_some_and(|process| process.started == self.started)
     }
 
-    /// Whether it still runs the same program.
+    /// Whether it still runs the same program; of one that shows it to nobody, whether it does so still.
     pub fn runs_the_same(&self) -> bool {
-        self.program.is_some() && self.program == procfs::program(self.pid).map(PathText)
+        self.program == procfs::program(self.pid).map(PathText)
     }
 }
 
@@ -103,6 +107,7 @@ struct Written {
     worker_id: WorkerId,
     run: u32,
     token: String,
+    host: IpAddr,
     port: u16,
     standing: Standing,
     leader: Option<Identity>,
@@ -171,9 +176,9 @@ impl From<PathForm> for PathText {
 
 impl Record {
     /// The record of a run that is about to be launched.
-    pub fn new(job: LaunchJob) -> Self {
+    pub fn new(job: LaunchJob, host: IpAddr) -> Self {
         let install = job.plan.kind.install.as_ref().map(|install| install.folder().to_owned());
-        Self { job, install, standing: Standing::Loading, leader: None }
+        Self { job, install, host, standing: Standing::Loading, leader: None }
     }
 
     /// As it is written.
@@ -188,6 +193,7 @@ impl Record {
             worker_id: id.clone(),
             run: run.0,
             token: token.secret().to_owned(),
+            host: self.host,
             port: *port,
             standing: self.standing,
             leader: self.leader.clone(),
@@ -268,7 +274,7 @@ impl Record {
             port_moves: written.port_moves,
         };
         let install = written.install.map(|install| install.0);
-        Ok(Self { job, install, standing: written.standing, leader: written.leader })
+        Ok(Self { job, install, host: written.host, standing: written.standing, leader: written.leader })
     }
 }
 
@@ -340,7 +346,13 @@ impl Records {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
             entries => entries?,
         };
-        for entry in entries.take(RECORDS_MAX) {
+        for (count, entry) in entries.enumerate() {
+            if count == RECORDS_MAX {
+                warn!(
+                    "there are too many files among the records; the rest is left alone most={RECORDS_MAX}"
+                );
+                break;
+            }
             let entry = entry?;
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
@@ -400,16 +412,19 @@ mod tests {
             bytes: u64::MAX,
         };
         let placement = Placement { backend: choices[0].backend, shares: vec![share], host_bytes: 3 };
-        let mut record = Record::new(LaunchJob {
-            id: name.parse().unwrap(),
-            run: Run(3),
-            plan: Arc::new(plan),
-            placement: Arc::new(placement),
-            port: 8601,
-            token: Token::parse("secret").unwrap(),
-            restarts: 2,
-            port_moves: 1,
-        });
+        let mut record = Record::new(
+            LaunchJob {
+                id: name.parse().unwrap(),
+                run: Run(3),
+                plan: Arc::new(plan),
+                placement: Arc::new(placement),
+                port: 8601,
+                token: Token::parse("secret").unwrap(),
+                restarts: 2,
+                port_moves: 1,
+            },
+            IpAddr::from([127, 0, 0, 1]),
+        );
         record.leader = Identity::of(std::process::id());
         record.install = Some("/data/kinds/k/1-00000000".into());
         record

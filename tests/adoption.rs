@@ -258,6 +258,30 @@ fn what_a_dead_hive_was_about_to_start_keeps_its_guardian_from_nothing() {
 }
 
 #[test]
+fn a_guardian_that_is_stopped_goes_on_when_its_hive_dies() {
+    let mut hive = builder().arg("--orphan-timeout", "100ms").start();
+    two_ready(&hive);
+    kill(guardian(&hive).unwrap(), 19);
+    hive.kill();
+    eventually("they are ended", || hive.processes().is_empty() && guardian(&hive).is_none());
+}
+
+#[test]
+fn a_start_that_fails_takes_no_worker_from_its_guardian() {
+    let mut hive = builder().arg("--orphan-timeout", "2s").start();
+    let [native, _] = two_ready(&hive);
+    let guard = guardian(&hive).unwrap();
+    hive.kill();
+    kill(guard, 19); // it has time, and is to find what has come of the start
+    with_record(&hive, &native, |record| record["format"] = 2.into());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rbee-hive"));
+    command.args(["serve", "--bind", "127.0.0.1:0", "--data-dir"]).arg(hive.folder.path().join("data"));
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
+    kill(guard, 18);
+    eventually("they are ended", || hive.processes().is_empty() && guardian(&hive).is_none());
+}
+
+#[test]
 fn a_hive_waits_a_moment_for_an_address_that_its_predecessor_still_holds() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = held.local_addr().unwrap();

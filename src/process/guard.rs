@@ -198,6 +198,8 @@ fn start(config: &Config) -> io::Result<Running> {
 pub fn main(args: &[OsString]) -> ExitCode {
     let Some(config) = read(args) else { return ExitCode::from(2) };
     let _ = rustix::thread::set_name(NAME);
+    // The kernel sends it to one that is stopped when its hive dies, and has it go on.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default());
     let Ok(lock) = LockWatch::open(&config.data_dir) else { return ExitCode::FAILURE };
     let timeout = wait_for_the_end(config.orphan_timeout);
     let until = Instant::now() + timeout;

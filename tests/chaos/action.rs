@@ -42,6 +42,7 @@ pub enum Action {
     },
     /// SIGHUP.
     Reload,
+    Drain(bool),
     Queen(Mood),
     /// A rule as `rbee-mock hub --fault` takes it; none: all are forgotten.
     Hub(Option<String>),
@@ -112,8 +113,9 @@ impl Manner {
     }
 }
 
-const READS: [&str; 7] = [
+const READS: [&str; 8] = [
     "/health",
+    "/ready",
     "/v1/workers/list",
     "/v1/devices",
     "/v1/workers/kinds",
@@ -156,7 +158,8 @@ impl Action {
             51..53 if mortal => Self::EndHive,
             53..57 if mortal => Self::Upgrade { by: random.one_of(&[Upgrade::Signal, Upgrade::Request]) },
             57..59 => Self::Pause { ms: pause_ms(random, 2000), kill: random.chance(50) },
-            59..61 => Self::Reload,
+            59 => Self::Reload,
+            60 => Self::Drain(random.chance(40)),
             61..66 => Self::Queen(match random.within(0..8) {
                 0..3 => Mood::Well,
                 3 => Mood::Away,

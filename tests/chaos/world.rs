@@ -22,7 +22,8 @@ const CLIENTS_MAX: usize = 40;
 /// Sockets of an idle hive that come and go: the relay's, and that of whoever looks.
 const SOCKETS_SPARE: usize = 3;
 /// Refusals that a client must expect of a hive that does what it should.
-const REFUSALS: [&str; 5] = ["SHUTTING_DOWN", "NO_FREE_PORT", "OVERLOADED", "UPSTREAM", "INSUFFICIENT_DISK"];
+const REFUSALS: [&str; 6] =
+    ["SHUTTING_DOWN", "DRAINING", "NO_FREE_PORT", "OVERLOADED", "UPSTREAM", "INSUFFICIENT_DISK"];
 
 /// A hive and its surroundings, told of by seed, actions and logs if a check fails.
 pub struct World {
@@ -172,6 +173,9 @@ impl World {
                 self.hive().signal(18);
             }
             Action::Reload => self.hive().signal(1),
+            Action::Drain(drain) => {
+                self.ask("POST", "/v1/drain", Some(&json!({ "drain": drain })));
+            }
             Action::Queen(mood) => self.queen.set(mood),
             Action::Hub(Some(rule)) => self.hub.add_rule(rule.parse().unwrap()),
             Action::Hub(None) => self.hub.heal(),
@@ -239,7 +243,7 @@ impl World {
             Err(error) => panic!("{method} {path}: {error}"),
         };
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        let is_refusal = REFUSALS.iter().any(|code| value["error"]["code"] == *code);
+        let is_refusal = path == "/ready" || REFUSALS.iter().any(|code| value["error"]["code"] == *code);
         assert!(status < 500 || is_refusal || self.scarce.is_some(), "{method} {path}: {status} {text}");
         Some((status, value))
     }
@@ -326,6 +330,7 @@ impl World {
         self.let_guardians_go_on();
         self.descriptors(None);
         self.hub.heal();
+        self.ask("POST", "/v1/drain", Some(&json!({"drain": false})));
         self.queen.set(Mood::Well);
         self.no_strangers();
         self.queen_knows_the_truth();

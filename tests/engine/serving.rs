@@ -10,6 +10,7 @@ use crate::wire::{self, Answering};
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+const SIGUSR2: i32 = 12;
 
 #[test]
 #[ignore = "needs an engine and a model"]
@@ -85,6 +86,31 @@ fn an_engine_that_is_killed_while_it_answers_is_started_again_and_answers() {
     assert_ne!(again["pid"], worker["pid"]);
     println!("killed in the middle of an answer: restart {}", again["restart_count"]);
     println!("      it writes again {:?}", wire::complete(port, 16));
+}
+
+#[test]
+#[ignore = "needs an engine and a model"]
+fn an_engine_goes_on_in_the_middle_of_its_answer_while_its_hive_is_replaced_or_killed() {
+    let mut hive = stage::builder().start();
+    let watch = Watch::of(&hive);
+    let (id, port) = stage::spawn(&hive, &stage::order(&stage::place_model(&hive, "model.gguf")));
+    let (_, worker) = watch.state(&id, "ready");
+    drop(watch);
+    let mut answer = Answering::begin(port);
+    answer.tokens(5);
+    for (how, signal) in [("replaced", SIGUSR2), ("killed", SIGKILL)] {
+        hive.signal(signal);
+        hive = hive.restart(stage::builder());
+        let watch = Watch::of(&hive);
+        let (_, adopted) = watch.wait(&id, "at work", |worker| worker["slots_available"] == 1);
+        assert_eq!((&adopted["pid"], &adopted["restart_count"]), (&worker["pid"], &json!(0)), "{adopted}");
+        answer.tokens(5);
+        println!("its hive is {how} in the middle of an answer: adopted, and it writes on");
+    }
+    assert_eq!(stage::ask(&hive, "DELETE", &format!("/v1/workers/{id}"), None).status, 202);
+    let last = hive.wait_state(&id, "gone");
+    assert_eq!(last["exit"]["reason"], "stopped");
+    assert!(hive.processes().is_empty() && wire::get(port, "/health").is_none());
 }
 
 #[test]

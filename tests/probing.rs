@@ -24,7 +24,11 @@ fn connections() -> BTreeMap<u16, Vec<String>> {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let port = u16::from_str_radix(fields[1].split_once(':').unwrap().1, 16).unwrap();
         if fields[3] == "01" {
-            found.entry(port).or_default().push(fields[2].to_owned());
+            let peers: &mut Vec<String> = found.entry(port).or_default();
+            // The kernel shows one twice if the table changes while it is read.
+            if !peers.iter().any(|peer| peer == fields[2]) {
+                peers.push(fields[2].to_owned());
+            }
         }
     }
     found

@@ -24,7 +24,9 @@ mod streaming;
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 use rustix::net::{Shutdown, shutdown};
@@ -77,12 +79,15 @@ enum Phase {
 }
 
 /// A request that is with a thread.
-#[derive(Clone, Copy)]
 struct Serving {
     framing: Framing,
     name: &'static str,
+    /// How long that may take.
+    within: Duration,
     /// Then it is answered here.
     until: Instant,
+    /// Set once it was: nobody is to begin with it any more.
+    is_late: Arc<AtomicBool>,
 }
 
 /// What a deadline means.
@@ -179,7 +184,8 @@ impl Connection {
 
     /// The ticket of the request under way has come back.
     pub(super) fn on_reply(&mut self, reply: Reply, token: Token, desk: &mut Desk) -> Fate {
-        if let Phase::Serving(Serving { framing, .. }) = self.phase {
+        if let Phase::Serving(Serving { framing, .. }) = &self.phase {
+            let framing = *framing;
             self.waits = Waits::Nothing;
             match reply {
                 Reply::Answer(answer) => self.answer(&answer, &framing, desk),
@@ -205,6 +211,14 @@ impl Connection {
         }
     }
 
+    /// The hive stood still: who works for it has its time anew.
+    pub(super) fn on_stood_still(&mut self, now: Instant) {
+        if let (Phase::Serving(serving), Waits::Answer) = (&mut self.phase, self.waits) {
+            serving.until = now + serving.within;
+            self.deadline = Some(serving.until);
+        }
+    }
+
     /// What it waited for has not come.
     pub(super) fn on_deadline(&mut self, token: Token, desk: &mut Desk) -> Fate {
         match self.waits {
@@ -217,8 +231,10 @@ impl Connection {
             }
             Waits::Head | Waits::Body => self.refuse_slow(desk),
             Waits::Answer => {
-                if let Phase::Serving(serving) = self.phase {
-                    self.answer_late(&serving, desk);
+                if let Phase::Serving(Serving { framing, name, is_late, .. }) = &self.phase {
+                    is_late.store(true, Ordering::Relaxed);
+                    let (framing, name) = (*framing, *name);
+                    self.answer_late(&framing, name, desk);
                 }
             }
             Waits::Stream => {

@@ -349,6 +349,9 @@ impl EventLoop {
         // A process that was stopped is not its clients' fault: what they sent meanwhile counts before what is
         // overdue, and is there without waiting.
         let first = !std::mem::replace(&mut self.stood_still, now > at + limits::SLEPT_AFTER);
+        if self.stood_still && first {
+            self.connections.values_mut().for_each(|connection| connection.on_stood_still(now));
+        }
         if self.stood_still && (first || more) {
             return;
         }

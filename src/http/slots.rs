@@ -75,6 +75,11 @@ impl<T> Slots<T> {
         self.slots[token.slot()].value.take()
     }
 
+    /// All values, to be changed.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_deref_mut())
+    }
+
     /// All values, in the order of their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Token, &T)> {
         self.slots.iter().enumerate().filter_map(|(at, slot)| {

@@ -187,10 +187,10 @@ fn sleep(night: Night, seconds: u64, builder: Builder, later: u64) {
 
 #[test]
 fn a_hive_that_stood_still_takes_nobodys_silence_for_illness() {
-    // Longer than what a head may take, and what a post to the queen may.
+    // Longer than what a head, a post to the queen or an answer may take.
     std::thread::scope(|scope| {
         for night in NIGHTS {
-            scope.spawn(move || sleep(night, 11, short_times(), 12));
+            scope.spawn(move || sleep(night, 33, short_times(), 12));
         }
     });
 }

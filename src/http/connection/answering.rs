@@ -1,5 +1,8 @@
 //! What is said to the client: answers, refusals, the beginning of a stream.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use log::warn;
 
 use super::streaming::{Permit, Streaming};
@@ -32,10 +35,15 @@ impl Connection {
             Verdict::Answer(answer) => self.answer(&answer, framing, desk),
             Verdict::Stream(source) => self.begin_stream(source, framing, token, desk),
             Verdict::Thread(request, Errand { name, within, is_quick }) => {
-                let until = desk.now + within;
-                let ticket = Ticket::new(desk.inbox.clone(), token, framing.correlation, until);
+                let is_late = Arc::<AtomicBool>::default();
+                let ticket =
+                    Ticket::new(desk.inbox.clone(), token, framing.correlation, Arc::clone(&is_late));
                 match desk.pool.submit(request, is_quick, ticket) {
-                    Ok(()) => self.phase = Phase::Serving(Serving { framing: *framing, name, until }),
+                    Ok(()) => {
+                        let until = desk.now + within;
+                        let framing = *framing;
+                        self.phase = Phase::Serving(Serving { framing, name, within, until, is_late });
+                    }
                     Err(ticket) => {
                         ticket.forget();
                         let answer = overloaded("too many requests wait").into_answer(framing.correlation);
@@ -108,8 +116,7 @@ impl Connection {
 
     /// Answers a request whose ticket has not come back. When it does, the connection is gone or ending: it finds
     /// nobody.
-    pub(super) fn answer_late(&mut self, serving: &Serving, desk: &mut Desk) {
-        let Serving { framing, name, .. } = serving;
+    pub(super) fn answer_late(&mut self, framing: &Framing, name: &str, desk: &mut Desk) {
         if let Some(others) = desk.late_lines.next(desk.now) {
             let cid = framing.correlation;
             warn!("request not answered in time route={name} others={others} cid={cid}");

@@ -165,11 +165,12 @@ impl Launcher {
                 let at = SocketAddr::new(self.config.host, job.port);
                 // While it is unreaped: until somebody watches it, nobody reaps it.
                 let leader = Identity::of(pgid.0);
+                // The news that it runs does not wait for the disk.
+                self.exits.send(exits::Job::Watch { id: id.clone(), run, pgid, pidfd, at, ward });
                 if let Some(record) = self.written.get_mut(&id) {
                     record.leader = leader;
                 }
                 self.write(&id);
-                self.exits.send(exits::Job::Watch { id, run, pgid, pidfd, at, ward });
                 None
             }
             Err(error) => {

@@ -188,6 +188,11 @@ impl Record {
             let Share { device, visible_as, backend, total_bytes, bytes } = share.clone();
             WrittenShare { device, visible_as, backend, total_bytes, bytes }
         };
+        let mut kind = manifest::write(&plan.kind);
+        let program = Some(plan.kind.program.clone()).filter(|path| path.to_str().is_none()).map(PathText);
+        if program.is_some() {
+            kind["program"] = "program".into(); // a manifest is text: the real one stands beside it
+        }
         let written = Written {
             format: FORMAT,
             worker_id: id.clone(),
@@ -199,8 +204,8 @@ impl Record {
             leader: self.leader.clone(),
             restarts: *restarts,
             port_moves: *port_moves,
-            kind: manifest::write(&plan.kind),
-            program: Some(plan.kind.program.clone()).filter(|path| path.to_str().is_none()).map(PathText),
+            kind,
+            program,
             install: self.install.clone().map(PathText),
             model_ref: plan.model_ref.clone(),
             model_path: PathText(plan.model_path.clone()),

@@ -14,15 +14,12 @@
 //! `worker-io`; the relay says its last word; HTTP, which answered until now, is drained. Every thread is
 //! joined.
 
-use std::ffi::OsString;
-use std::fmt::Display;
 use std::fs::DirBuilder;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,10 +31,9 @@ use signal_hook::iterator::Signals;
 use crate::api::{DownloadEvent, Heartbeat, HiveStatus};
 use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Ledger;
-use crate::cli::{self, CliError, Parsed};
 use crate::clock::rfc3339;
 use crate::config::{Config, Orphans};
-use crate::devices::{self, Devices, OomKills, Picture as DevicesPicture, child};
+use crate::devices::{self, Devices, OomKills, Picture as DevicesPicture};
 use crate::health::Conditions;
 use crate::http::handlers::{self, Api};
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
@@ -55,7 +51,6 @@ use crate::limits::{
     DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN, HUB_QUEUE_MAX, HUB_THREADS, PREDECESSOR_LOOK,
     PREDECESSOR_WAIT,
 };
-use crate::logging;
 use crate::models::catalog::Catalog;
 use crate::models::downloads::{Download, Downloads, Watcher};
 use crate::models::hub::Hub;
@@ -67,108 +62,11 @@ use crate::process::keep::Keeper;
 use crate::process::lock::{HiveLock, LockError};
 use crate::process::log::Logs;
 use crate::process::record::Records;
-use crate::process::{Jobs, Owner, exits, follow, keep, launch, version_child, versions, worker_io};
+use crate::process::{Jobs, Owner, exits, follow, keep, launch, versions, worker_io};
 use crate::relay::{Relay, RelayConfig};
 use crate::reload::Reload;
 use crate::sys;
 use crate::thread::Joined;
-
-/// The program `rbee-hive`: reads `args` (without the program's name), runs, and gives the exit code: 0 ok, 1
-/// runtime failure, 2 usage error, 3 from `capacity` for a model that does not fit.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let parsed = match cli::run(args, &|name| std::env::var_os(name)) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            complain(&error);
-            return ExitCode::from(error.exit_code);
-        }
-    };
-    match parsed {
-        Parsed::Guard(args) => guard::main(&args),
-        Parsed::ProbeGpus(args) => child::main(&args),
-        Parsed::AskVersion(args) => version_child::main(&args),
-        Parsed::Devices(command) => show(command.run()),
-        Parsed::Pull(command) => show(command.run()),
-        Parsed::Models(command) => show(command.run()),
-        Parsed::Remove(command) => show(command.run()),
-        Parsed::Logs(command) => show(command.run()),
-        Parsed::Provision(command) => show(command.run()),
-        Parsed::Shutdown(command) => show(command.run()),
-        Parsed::Capacity(command) => match command.run() {
-            Ok((text, fits)) => {
-                let printed = print(&text);
-                if fits { printed } else { ExitCode::from(DOES_NOT_FIT) }
-            }
-            Err(error) => {
-                complain(&error);
-                ExitCode::from(error.exit_code)
-            }
-        },
-        Parsed::Kinds(command) => match command.run() {
-            Ok((text, good)) => {
-                let printed = print(&text);
-                if good { printed } else { ExitCode::from(2) }
-            }
-            Err(error) => {
-                complain(&error);
-                ExitCode::from(error.exit_code)
-            }
-        },
-        Parsed::Print(text) => print(&text),
-        Parsed::NoCommand(help) => {
-            complain(help.trim_end());
-            ExitCode::from(2)
-        }
-        Parsed::Serve(config) => {
-            logging::init(config.log_format);
-            match serve(*config, announce) {
-                Ok(Ended::Clean | Ended::Kept(_)) => ExitCode::SUCCESS,
-                Ok(Ended::WithLeftovers(_)) => ExitCode::FAILURE,
-                Err(error) => {
-                    complain(format_args!("error: {error}"));
-                    ExitCode::FAILURE
-                }
-            }
-        }
-    }
-}
-
-/// What a command found out, or why not.
-fn show(answer: Result<String, CliError>) -> ExitCode {
-    match answer {
-        Ok(text) => print(&text),
-        Err(error) => {
-            complain(&error);
-            ExitCode::from(error.exit_code)
-        }
-    }
-}
-
-/// Says what is wrong. Whoever reads stderr may have had enough: the exit code says it too.
-fn complain(what: impl Display) {
-    let _ = writeln!(io::stderr(), "{what}");
-}
-
-/// Whoever reads it may have had enough.
-fn print(text: &str) -> ExitCode {
-    let mut out = io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complain(format_args!("error: stdout cannot be written: {error}"));
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-/// The exit code of `capacity` for a model that does not fit.
-const DOES_NOT_FIT: u8 = 3;
-
-/// The one line on stdout. Who started the hive may have closed it.
-fn announce(url: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "rbee-hive listening on {url}").and_then(|()| out.flush());
-}
 
 /// How a hive ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

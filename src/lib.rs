@@ -40,6 +40,7 @@ pub mod models;
 mod nearest;
 mod net;
 pub mod process;
+pub mod program;
 pub mod relay;
 mod reload;
 pub mod sys;

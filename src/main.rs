@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    rbee_hive::hive::main(std::env::args_os().skip(1))
+    rbee_hive::program::main(std::env::args_os().skip(1))
 }

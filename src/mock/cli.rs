@@ -144,10 +144,10 @@ pub fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next() {
         // The daemon itself, for the demo: cargo run builds no second program beside this one.
-        Some(command) if command == "rbee-hive" => return crate::hive::main(args),
+        Some(command) if command == "rbee-hive" => return crate::program::main(args),
         // And the child by which that daemon asks drivers: it starts itself.
         Some(command) if command == crate::devices::child::COMMAND => {
-            return crate::hive::main(std::iter::once(command).chain(args));
+            return crate::program::main(std::iter::once(command).chain(args));
         }
         _ => {}
     }

@@ -20,20 +20,19 @@ fn a_worker_is_ready_when_its_engine_is_and_not_before() {
     let (id, port) = stage::spawn(&hive, &stage::order(&stage::place_model(&hive, "model.gguf")));
     let health = wire::health_until_ready(port);
     let statuses: Vec<u16> = health.iter().map(|(status, _)| *status).collect();
-    assert_eq!(statuses, [0, 503, 200], "refused, loading, ready");
+    // An engine may listen before it is asked for the first time, and may have loaded by then.
+    assert!([0, 503, 200].ends_with(&statuses), "refused, loading, ready: {statuses:?}");
     let told = watch.until(&id, "ready", |worker| worker["state"] == "ready");
     let phases: Vec<_> = told.iter().map(|(_, worker)| worker["phase"].as_str().unwrap_or("ready")).collect();
     assert_eq!(phases, ["launching", "loading", "ready"]);
     let since = |at: std::time::Instant| (at - told[0].0).as_millis();
     let ready_at = told[2].0;
-    // It answered 503 up to then, so whoever said ready before was wrong.
-    assert!(ready_at > health[1].1, "ready while it loads");
-    println!(
-        "load: refused, 503 after {} ms, 200 after {} ms, told as ready after {} ms",
-        since(health[1].1),
-        since(health[2].1),
-        since(ready_at)
-    );
+    for (status, at) in &health {
+        println!("load: {status} after {} ms (0: refused)", since(*at));
+        // Whoever said ready before was wrong.
+        assert!(*status == 200 || ready_at > *at, "ready while it loads");
+    }
+    println!("      told as ready after {} ms", since(ready_at));
     println!("      it writes {:?}", wire::complete(port, 16));
 }
 
@@ -119,17 +118,25 @@ fn a_worker_that_is_stopped_while_it_loads_leaves_nothing() {
     let hive = stage::builder().start();
     let model = stage::place_model(&hive, "model.gguf");
     for (what, loading) in [("refused", None), ("503", Some(503))] {
-        let watch = Watch::of(&hive);
-        let (id, port) = stage::spawn(&hive, &stage::order(&model));
-        watch.wait(&id, "loading", |worker| worker["phase"] == "loading");
-        while wire::get(port, "/health").map(|(status, _)| status) != loading {}
-        assert_eq!(stage::ask(&hive, "DELETE", &format!("/v1/workers/{id}"), None).status, 202);
-        let told = watch.until(&id, "gone", |worker| worker["state"] == "gone");
-        assert!(told.iter().all(|(_, worker)| worker["state"] != "ready"), "{told:?}");
-        assert_eq!((hive.workers().len(), hive.processes(), wire::get(port, "/health")), (0, vec![], None));
+        // A load can be over before anybody saw it: then another one is stopped.
+        let reason = (0..20).find_map(|_| {
+            let watch = Watch::of(&hive);
+            let (id, port) = stage::spawn(&hive, &stage::order(&model));
+            watch.wait(&id, "loading", |worker| worker["phase"] == "loading");
+            let seen = std::iter::repeat_with(|| wire::get(port, "/health").map(|(status, _)| status))
+                .find(|status| *status == loading || *status == Some(200));
+            assert_eq!(stage::ask(&hive, "DELETE", &format!("/v1/workers/{id}"), None).status, 202);
+            let told = watch.until(&id, "gone", |worker| worker["state"] == "gone");
+            assert_eq!(
+                (hive.workers().len(), hive.processes(), wire::get(port, "/health")),
+                (0, vec![], None)
+            );
+            let in_time = seen == Some(loading) && told.iter().all(|(_, worker)| worker["state"] != "ready");
+            in_time.then(|| told.last().unwrap().1["exit"]["reason"].clone())
+        });
         println!(
             "stopped while it loads ({what}): {}, nothing is left",
-            told.last().unwrap().1["exit"]["reason"]
+            reason.expect("a load that was seen")
         );
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::cli::{self, CliError, Parsed};
+use crate::cli::{self, Parsed};
 use crate::devices::child;
 use crate::hive::{self, Ended};
 use crate::logging;
@@ -25,27 +25,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Parsed::Guard(args) => guard::main(&args),
         Parsed::ProbeGpus(args) => child::main(&args),
         Parsed::AskVersion(args) => version_child::main(&args),
-        Parsed::Devices(command) => show(command.run()),
-        Parsed::Pull(command) => show(command.run()),
-        Parsed::Models(command) => show(command.run()),
-        Parsed::Remove(command) => show(command.run()),
-        Parsed::Logs(command) => show(command.run()),
-        Parsed::Provision(command) => show(command.run()),
-        Parsed::Shutdown(command) => show(command.run()),
-        Parsed::Capacity(command) => match command.run() {
-            Ok((text, fits)) => {
-                let printed = print(&text);
-                if fits { printed } else { ExitCode::from(DOES_NOT_FIT) }
-            }
-            Err(error) => {
-                complain(&error);
-                ExitCode::from(error.exit_code)
-            }
-        },
-        Parsed::Kinds(command) => match command.run() {
-            Ok((text, good)) => {
-                let printed = print(&text);
-                if good { printed } else { ExitCode::from(2) }
+        Parsed::Run(task) => match task.run() {
+            Ok(output) => {
+                let printed = print(&output.text);
+                if output.exit_code == 0 { printed } else { ExitCode::from(output.exit_code) }
             }
             Err(error) => {
                 complain(&error);
@@ -71,17 +54,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// What a command found out, or why not.
-fn show(answer: Result<String, CliError>) -> ExitCode {
-    match answer {
-        Ok(text) => print(&text),
-        Err(error) => {
-            complain(&error);
-            ExitCode::from(error.exit_code)
-        }
-    }
-}
-
 /// Says what is wrong. Whoever reads stderr may have had enough: the exit code says it too.
 fn complain(what: impl Display) {
     let _ = writeln!(io::stderr(), "{what}");
@@ -98,9 +70,6 @@ fn print(text: &str) -> ExitCode {
         _ => ExitCode::SUCCESS,
     }
 }
-
-/// The exit code of `capacity` for a model that does not fit.
-const DOES_NOT_FIT: u8 = 3;
 
 /// The one line on stdout. Who started the hive may have closed it.
 fn announce(url: &str) {

@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
-use super::flags::Flag;
+use super::command::{Flag, Spec, Words};
 use super::table::{gib, table};
-use super::{CliError, Environment, value};
+use super::{CliError, Environment, Output, Task, json, task, value};
 use crate::api;
 use crate::client::{Capacity, CapacityQuery};
 use crate::limits::{CTX_MAX, PARALLEL_MAX};
@@ -18,7 +18,23 @@ pub struct Command {
     json: bool,
 }
 
-pub(super) const FLAGS: [Flag<Typed>; 7] = [
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "capacity",
+    summary: "Tell whether a model fits",
+    about: "Tell whether a worker with this model would be admitted now, and what it\ntakes.",
+    notes: "\
+MODEL is hf:org/repo, hf:org/repo:QUANT or file:/path, as spawn takes it.
+The exit code is 0 if it fits, 3 if it does not.
+",
+    words: Some(Words { name: "MODEL", most: 1, set: model }),
+    flags: &FLAGS,
+    read: |typed, env| task(command(&typed, env)),
+};
+
+/// The exit code for a model that does not fit.
+const DOES_NOT_FIT: u8 = 3;
+
+const FLAGS: [Flag<Typed>; 7] = [
     Flag {
         name: "device",
         value: "DEVICE",
@@ -78,19 +94,15 @@ pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, Cl
     Ok(Command { hive: Hive::new(typed, env)?, query: typed.query.clone(), json: typed.json })
 }
 
-impl Command {
+impl Task for Command {
     /// Asks, and gives what is to be printed on stdout, and whether the model fits.
     ///
     /// # Errors
     /// If no hive answers, or it does not know.
-    pub fn run(&self) -> Result<(String, bool), CliError> {
+    fn run(&self) -> Result<Output, CliError> {
         let capacity = self.hive.ask(|hive| hive.capacity(&self.query))?;
-        let text = if self.json {
-            serde_json::to_string_pretty(&capacity).expect("wire types are valid JSON") + "\n"
-        } else {
-            for_people(&capacity)
-        };
-        Ok((text, capacity.fits))
+        let output = if self.json { json(&capacity) } else { for_people(&capacity).into() };
+        Ok(Output { exit_code: if capacity.fits { 0 } else { DOES_NOT_FIT }, ..output })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::flags::Flag;
+use super::command::Flag;
 use super::{CliError, Environment, resolve, value};
 use crate::client::{CapacityQuery, ClientError, HiveClient};
 use crate::id::{Token, WorkerId};

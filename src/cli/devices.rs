@@ -5,10 +5,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::client::{self, Hive, JSON, TOKEN_FILE, URL};
-use super::flags::Flag;
+use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
+use super::command::{Flag, Spec};
 use super::table::{bar, gib, table};
-use super::{CliError, Environment, resolve};
+use super::{CliError, Environment, Output, Task, json, resolve, task};
 use crate::api;
 use crate::devices::{self, ProbeConfig};
 use crate::models::cache;
@@ -31,7 +31,17 @@ enum Source {
     },
 }
 
-pub(super) const FLAGS: [Flag<client::Typed>; 4] = [
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "devices",
+    summary: "Show what a machine has to compute with",
+    about: "Show processor, memory and GPUs: what they have, and what is free of it.",
+    notes: "",
+    words: None,
+    flags: &FLAGS,
+    read: |typed, env| task(command(&typed, env)),
+};
+
+const FLAGS: [Flag<Typed>; 4] = [
     Flag {
         name: "local",
         value: "",
@@ -50,7 +60,7 @@ pub(super) const FLAGS: [Flag<client::Typed>; 4] = [
 ];
 
 /// What `typed` and `env` mean.
-pub(super) fn command(typed: &client::Typed, env: Environment<'_>) -> Result<Command, CliError> {
+pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, CliError> {
     let source = if typed.local {
         Source::Local { probes: ProbeConfig::from_env(env), model_dir: resolve::model_dir(env).ok() }
     } else {
@@ -59,12 +69,12 @@ pub(super) fn command(typed: &client::Typed, env: Environment<'_>) -> Result<Com
     Ok(Command { source, json: typed.json })
 }
 
-impl Command {
+impl Task for Command {
     /// Looks, and gives what is to be printed on stdout.
     ///
     /// # Errors
     /// If no hive answers, or it says no; with `--local`, if `/proc` cannot be read.
-    pub fn run(&self) -> Result<String, CliError> {
+    fn run(&self) -> Result<Output, CliError> {
         let devices = match &self.source {
             Source::Hive(hive) => hive.ask(|hive| hive.devices())?,
             Source::Local { probes, model_dir } => {
@@ -79,10 +89,9 @@ impl Command {
             }
         };
         if self.json {
-            let text = serde_json::to_string_pretty(&devices).expect("wire types are valid JSON");
-            return Ok(text + "\n");
+            return Ok(json(&devices));
         }
-        Ok(for_people(&devices))
+        Ok(for_people(&devices).into())
     }
 }
 

@@ -7,12 +7,9 @@ use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
-use super::flags::Flag;
+use super::command::{Flag, Spec, Words};
 use super::table::table;
-use super::{
-    Asked, CliError, Environment, Parsed, Word, help, provision, resolve, typed, typed_words, unexpected,
-    value,
-};
+use super::{CliError, Environment, Output, Task, provision, resolve, task, value};
 use crate::api::{KindInfo, KindList};
 use crate::kinds::manifest::{self, Mistake};
 use crate::kinds::shelf::Shelf;
@@ -57,7 +54,56 @@ pub enum Command {
     },
 }
 
-pub(super) const FLAGS: [Flag<Typed>; 7] = [
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "kinds",
+    summary: "Show what can be launched",
+    about: "Show the kinds of workers: which program each launches, and whether it is here.",
+    notes: "",
+    words: None,
+    flags: &FLAGS,
+    read: |typed, env| task(listed(typed, env)),
+};
+
+pub(super) const CHECK: Spec<Checked> = Spec {
+    name: "kinds check",
+    summary: "Check manifests of kinds, without a hive",
+    about: "Check manifests of kinds as `serve` would, and name the first mistake in each.",
+    notes: "The exit code is 0 if all are good, 2 if one is not.\n",
+    words: Some(Words { name: "FILE", most: FILES_MAX, set: file }),
+    flags: &CHECK_FLAGS,
+    read: |Checked { files, json }, _| {
+        if files.is_empty() {
+            let error = CliError::usage("FILE is missing");
+            return Err(error.with_hint("name a manifest: rbee-hive kinds check my-kind.json"));
+        }
+        task(Ok(Command::Check { files, json }))
+    },
+};
+
+pub(super) const SCHEMA: Spec<()> = Spec {
+    name: "kinds schema",
+    summary: "Print the JSON Schema of a manifest",
+    about: "Print the JSON Schema (2020-12) of a kind's manifest.",
+    notes: "",
+    words: None,
+    flags: &[],
+    read: |(), _| task(Ok(Command::Schema)),
+};
+
+pub(super) const REMOVE: Spec<Typed> = Spec {
+    name: "kinds rm",
+    summary: "Remove what was installed of a kind",
+    about: "Remove what was installed of a kind. Workers that run it keep its files until\nthey end.",
+    notes: "",
+    words: Some(Words { name: "KIND", most: 1, set: provision::kind }),
+    flags: &RM_FLAGS,
+    read: |typed, env| {
+        let kind = provision::named(&typed, "rbee-hive kinds rm llama-server")?;
+        task(Ok(Command::Remove { hive: Hive::new(&typed, env)?, kind, json: typed.json }))
+    },
+};
+
+const FLAGS: [Flag<Typed>; 7] = [
     Flag {
         name: "local",
         value: "",
@@ -109,7 +155,7 @@ pub(super) struct Checked {
     json: bool,
 }
 
-pub(super) const CHECK_FLAGS: [Flag<Checked>; 1] = [Flag {
+const CHECK_FLAGS: [Flag<Checked>; 1] = [Flag {
     name: "json",
     value: "",
     env: "",
@@ -122,61 +168,25 @@ pub(super) const CHECK_FLAGS: [Flag<Checked>; 1] = [Flag {
     },
 }];
 
-pub(super) const SCHEMA_FLAGS: [Flag<()>; 0] = [];
-
-pub(super) const RM_FLAGS: [Flag<Typed>; 3] =
+const RM_FLAGS: [Flag<Typed>; 3] =
     [Flag { default: "a line", help: "Print what was removed as JSON", ..JSON }, URL, TOKEN_FILE];
 
 /// Files that one command line can check.
 const FILES_MAX: usize = 1024;
 
-/// Reads what follows `kinds`.
-pub(super) fn read(mut parser: lexopt::Parser, env: Environment<'_>) -> Result<Parsed, CliError> {
-    let mut rest = parser.raw_args().map_err(|e| unexpected(&e))?;
-    let word = rest.next_if(|word| word == "check" || word == "schema" || word == "rm");
-    let command = match word.as_deref().and_then(OsStr::to_str) {
-        Some("check") => {
-            let word = ("FILE", file as Word<Checked>, FILES_MAX);
-            match typed_words(parser, "kinds check", &CHECK_FLAGS, Some(word), help::kinds_check, env)? {
-                Asked::Print(text) => return Ok(Parsed::Print(text)),
-                Asked::Run(Checked { files, .. }) if files.is_empty() => {
-                    let error = CliError::usage("FILE is missing");
-                    return Err(error.with_hint("name a manifest: rbee-hive kinds check my-kind.json"));
-                }
-                Asked::Run(Checked { files, json }) => Command::Check { files, json },
-            }
-        }
-        Some("rm") => {
-            let word = Some(("KIND", provision::kind as Word<Typed>));
-            match typed(parser, "kinds rm", &RM_FLAGS, word, help::kinds_rm, env)? {
-                Asked::Print(text) => return Ok(Parsed::Print(text)),
-                Asked::Run(typed) => {
-                    let kind = provision::named(&typed, "rbee-hive kinds rm llama-server")?;
-                    Command::Remove { hive: Hive::new(&typed, env)?, kind, json: typed.json }
-                }
-            }
-        }
-        Some(_) => match typed(parser, "kinds schema", &SCHEMA_FLAGS, None, help::kinds_schema, env)? {
-            Asked::Print(text) => return Ok(Parsed::Print(text)),
-            Asked::Run(()) => Command::Schema,
-        },
-        None => match typed(parser, "kinds", &FLAGS, None, help::kinds, env)? {
-            Asked::Print(text) => return Ok(Parsed::Print(text)),
-            Asked::Run(typed) if typed.local => {
-                let given = Kinds::load(&typed.kind_files, &typed.workers).map_err(resolve::kinds_error)?;
-                let named = typed.workers.into_iter().map(|(kind, _)| kind);
-                // Without a home nothing is installed there.
-                let data_dir = typed.data_dir.map_or_else(|| resolve::data_dir(env), Ok);
-                let kinds = data_dir.map_or_else(
-                    |_| given.clone(),
-                    |dir| Kinds::clone(&Shelf::open(&dir, given.clone(), named, None).kinds().get()),
-                );
-                Command::Local { kinds, json: typed.json }
-            }
-            Asked::Run(typed) => Command::OfHive { hive: Hive::new(&typed, env)?, json: typed.json },
-        },
-    };
-    Ok(Parsed::Kinds(command))
+fn listed(typed: Typed, env: Environment<'_>) -> Result<Command, CliError> {
+    if !typed.local {
+        return Ok(Command::OfHive { hive: Hive::new(&typed, env)?, json: typed.json });
+    }
+    let given = Kinds::load(&typed.kind_files, &typed.workers).map_err(resolve::kinds_error)?;
+    let named = typed.workers.into_iter().map(|(kind, _)| kind);
+    // Without a home nothing is installed there.
+    let data_dir = typed.data_dir.map_or_else(|| resolve::data_dir(env), Ok);
+    let kinds = data_dir.map_or_else(
+        |_| given.clone(),
+        |dir| Kinds::clone(&Shelf::open(&dir, given.clone(), named, None).kinds().get()),
+    );
+    Ok(Command::Local { kinds, json: typed.json })
 }
 
 fn file(typed: &mut Checked, text: &OsStr) -> Result<(), String> {
@@ -184,26 +194,20 @@ fn file(typed: &mut Checked, text: &OsStr) -> Result<(), String> {
     Ok(())
 }
 
-impl Command {
-    /// Does it, and gives what is to be printed on stdout, and whether all is good: otherwise the exit code is 2.
-    ///
-    /// # Errors
-    /// If no hive answers, or it says no; if a manifest has a mistake and no JSON was asked for.
-    pub fn run(&self) -> Result<(String, bool), CliError> {
-        match self {
-            Self::OfHive { hive, json } => {
-                hive.ask(|hive| hive.kinds()).map(|kinds| (shown(kinds, *json), true))
-            }
-            Self::Local { kinds, json } => Ok((shown(local(kinds)?, *json), true)),
-            Self::Check { files, json } => check(files, *json),
-            Self::Schema => Ok((schema::text(), true)),
+impl Task for Command {
+    fn run(&self) -> Result<Output, CliError> {
+        Ok(match self {
+            Self::OfHive { hive, json } => shown(hive.ask(|hive| hive.kinds())?, *json),
+            Self::Local { kinds, json } => shown(local(kinds)?, *json),
+            Self::Check { files, json } => check(files, *json)?,
+            Self::Schema => schema::text().into(),
             Self::Remove { hive, kind, json } => {
                 hive.ask(|hive| hive.remove_kind(kind))?;
                 let text =
                     if *json { json!({ "removed": kind }).to_string() } else { format!("removed {kind}") };
-                Ok((text + "\n", true))
+                (text + "\n").into()
             }
-        }
+        })
     }
 }
 
@@ -222,10 +226,9 @@ fn local(kinds: &Kinds) -> Result<Vec<KindInfo>, CliError> {
     Ok(kinds)
 }
 
-fn shown(kinds: Vec<KindInfo>, json: bool) -> String {
+fn shown(kinds: Vec<KindInfo>, json: bool) -> Output {
     if json {
-        let text = serde_json::to_string_pretty(&KindList { kinds }).expect("wire types are valid JSON");
-        return text + "\n";
+        return super::json(&KindList { kinds });
     }
     let row = |kind: &KindInfo| {
         let backends: Vec<&str> = kind.backends.iter().map(|backend| backend.as_str()).collect();
@@ -239,10 +242,10 @@ fn shown(kinds: Vec<KindInfo>, json: bool) -> String {
         ]
     };
     let rows: Vec<_> = kinds.iter().map(row).collect();
-    table(&["KIND", "PROTOCOL", "BACKENDS", "PROGRAM", "VERSION", "SOURCE"], &rows)
+    table(&["KIND", "PROTOCOL", "BACKENDS", "PROGRAM", "VERSION", "SOURCE"], &rows).into()
 }
 
-fn check(files: &[PathBuf], as_json: bool) -> Result<(String, bool), CliError> {
+fn check(files: &[PathBuf], as_json: bool) -> Result<Output, CliError> {
     let mut names: Vec<String> = Vec::new();
     let mut one = |file: &PathBuf| {
         let kind = manifest::read(file).map_err(|wrong| wrong.mistake)?;
@@ -258,7 +261,7 @@ fn check(files: &[PathBuf], as_json: bool) -> Result<(String, bool), CliError> {
     if as_json {
         let files: Vec<Value> = results.iter().map(|(file, result)| as_value(file, result)).collect();
         let text = serde_json::to_string_pretty(&json!({ "files": files })).expect("JSON is valid JSON");
-        return Ok((text + "\n", good));
+        return Ok(Output { text: text + "\n", exit_code: if good { 0 } else { 2 } });
     }
     let wrong = |(file, result): &(String, Result<Kind, Mistake>)| {
         let mistake = result.as_ref().err()?;
@@ -267,7 +270,7 @@ fn check(files: &[PathBuf], as_json: bool) -> Result<(String, bool), CliError> {
     let mistakes: Vec<String> = results.iter().filter_map(wrong).collect();
     if good {
         let lines = results.iter().filter_map(|(file, kind)| Some(praise(file, kind.as_ref().ok()?)));
-        return Ok((lines.collect(), true));
+        return Ok(lines.collect::<String>().into());
     }
     Err(CliError::usage(mistakes.join("\nerror: ")))
 }
@@ -323,6 +326,6 @@ KIND          PROTOCOL  BACKENDS  PROGRAM            VERSION     SOURCE
 llama-server  probe     cpu,cuda  /opt/llama-server  5000 (abc)  builtin
 mine          native    cpu,cuda  not found          -           file
 ";
-        assert_eq!(shown(vec![here, absent], false), expected);
+        assert_eq!(shown(vec![here, absent], false).text, expected);
     }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::SIGINT;
 
 use super::client::{Hive, TOKEN_FILE, Typed, URL};
-use super::flags::Flag;
-use super::{CliError, Environment, value};
+use super::command::{Flag, Spec, Words};
+use super::{CliError, Environment, Output, Task, task, value};
 use crate::client::{ClientError, HiveClient};
 use crate::id::WorkerId;
 use crate::limits::{FOLLOW_RETURN_FIRST, FOLLOW_RETURNS, LOG_TAIL_LINES_MAX};
@@ -30,7 +30,23 @@ pub struct Command {
     previous: bool,
 }
 
-pub(super) const FLAGS: [Flag<Typed>; 5] = [
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "logs",
+    summary: "Show what a worker wrote",
+    about: "Show what a worker wrote, also for a while after its end.",
+    notes: "\
+ID is a worker's name, or a beginning that only one has. Following ends with the
+worker; Ctrl-C ends it with exit code 130. A line of more than 64 KiB is then
+shown in pieces.
+On a terminal control characters are shown as escapes; into a pipe go the lines
+as they are.
+",
+    words: Some(Words { name: "ID", most: 1, set: worker_id }),
+    flags: &FLAGS,
+    read: |typed, env| task(command(&typed, env)),
+};
+
+const FLAGS: [Flag<Typed>; 5] = [
     Flag {
         name: "tail",
         value: "N",
@@ -86,12 +102,12 @@ pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, Cl
     Ok(Command { hive: Hive::new(typed, env)?, worker_id, tail, follow, previous })
 }
 
-impl Command {
+impl Task for Command {
     /// Shows it, and gives what is still to be printed on stdout. Ctrl-C ends the process.
     ///
     /// # Errors
     /// If no hive answers, it says no, or the stream breaks again and again.
-    pub fn run(&self) -> Result<String, CliError> {
+    fn run(&self) -> Result<Output, CliError> {
         let mut out = io::stdout();
         let is_terminal = out.is_terminal();
         let client = self.hive.client()?;
@@ -104,14 +120,17 @@ impl Command {
             )
             .map_err(|error| CliError::runtime(format!("signals cannot be listened to: {error}")))?;
             self.follow(&client, &id, is_terminal, &mut out)?;
-            return Ok(String::new());
+            return Ok(String::new().into());
         }
         let text =
             if self.previous { client.previous_logs(&id, self.tail) } else { client.logs(&id, self.tail) };
         let text = text.map_err(|error| self.explain(&error))?;
-        Ok(text.split_inclusive('\n').map(|line| shown(line, is_terminal)).collect())
+        let text: String = text.split_inclusive('\n').map(|line| shown(line, is_terminal)).collect();
+        Ok(text.into())
     }
+}
 
+impl Command {
     /// The name that begins as what was typed. One that no living worker has may be of one that is gone.
     fn whole_id(&self, client: &HiveClient) -> Result<WorkerId, CliError> {
         let typed = &self.worker_id;

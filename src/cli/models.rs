@@ -1,9 +1,9 @@
 //! `rbee-hive models`: what is in a hive's model cache.
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
-use super::flags::Flag;
+use super::command::{Flag, Spec};
 use super::table::{size, table};
-use super::{CliError, Environment};
+use super::{CliError, Environment, Output, Task, json, task};
 use crate::api::{Model, ModelList};
 
 /// How it is shown.
@@ -13,7 +13,17 @@ pub struct Command {
     json: bool,
 }
 
-pub(super) const FLAGS: [Flag<Typed>; 3] = [JSON, URL, TOKEN_FILE];
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "models",
+    summary: "Show the models that are here",
+    about: "Show the models in the hive's cache: their size, last use and state.",
+    notes: "",
+    words: None,
+    flags: &FLAGS,
+    read: |typed, env| task(command(&typed, env)),
+};
+
+const FLAGS: [Flag<Typed>; 3] = [JSON, URL, TOKEN_FILE];
 
 /// Characters of a commit that are shown.
 const SHORT: usize = 8;
@@ -23,19 +33,17 @@ pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, Cl
     Ok(Command { hive: Hive::new(typed, env)?, json: typed.json })
 }
 
-impl Command {
+impl Task for Command {
     /// Asks, and gives what is to be printed on stdout.
     ///
     /// # Errors
     /// If no hive answers, or it says no.
-    pub fn run(&self) -> Result<String, CliError> {
+    fn run(&self) -> Result<Output, CliError> {
         let models = self.hive.ask(|hive| hive.models())?;
         if self.json {
-            let text =
-                serde_json::to_string_pretty(&ModelList { models }).expect("wire types are valid JSON");
-            return Ok(text + "\n");
+            return Ok(json(&ModelList { models }));
         }
-        Ok(for_people(&models))
+        Ok(for_people(&models).into())
     }
 }
 

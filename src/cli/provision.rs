@@ -5,9 +5,9 @@ use std::io;
 use std::time::Instant;
 
 use super::client::{Hive, TOKEN_FILE, Typed, URL};
-use super::flags::Flag;
+use super::command::{Flag, Spec, Words};
 use super::pull::{self, show::Show};
-use super::{CliError, Environment};
+use super::{CliError, Environment, Output, Task, task};
 use crate::api::{Progress, ProvisionRequest};
 use crate::client::{ClientError, HiveClient};
 use crate::kinds::provision::{KindName, Sha256, Version};
@@ -22,7 +22,22 @@ pub struct Command {
     is_dumb: bool,
 }
 
-pub(super) const FLAGS: [Flag<Typed>; 5] = [
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "provision",
+    summary: "Install the program of a kind",
+    about: "Have the hive install the program of a kind from its artifact server, and print\nwhere it is.",
+    notes: "\
+A program that is here already is checked, and nothing is fetched, unless
+another version is asked for. One from PATH or --worker is never replaced.
+How far it is goes to stderr, the path to stdout. Ctrl-C ends this command
+alone: the hive goes on. -V prints the version of this program.
+",
+    words: Some(Words { name: "KIND", most: 1, set: kind }),
+    flags: &FLAGS,
+    read: |typed, env| task(command(&typed, env)),
+};
+
+const FLAGS: [Flag<Typed>; 5] = [
     Flag {
         name: "version",
         value: "V",
@@ -79,22 +94,25 @@ pub(super) fn named(typed: &Typed, example: &str) -> Result<String, CliError> {
     typed.query.kind.clone().ok_or_else(missing)
 }
 
-impl Command {
+impl Task for Command {
     /// Has it installed, shows on stderr (`--json`: on stdout) how far it is, and gives what is to be printed on
     /// stdout at the end: where the program is.
     ///
     /// # Errors
     /// If no hive answers, it says no, or the provision fails.
-    pub fn run(&self) -> Result<String, CliError> {
+    fn run(&self) -> Result<Output, CliError> {
         let (mut out, mut err) = (io::stdout(), io::stderr());
         let mut show = Show::new(&mut out, &mut err, pull::look(self.json, self.is_dumb));
         let client = self.hive.client()?;
         let ended = self.follow(&client, &mut show);
         show.clear();
         let path = ended.map_err(|error| self.explain(&error))?;
-        Ok(if self.json { String::new() } else { path.replace(char::is_control, "?") + "\n" })
+        let text = if self.json { String::new() } else { path.replace(char::is_control, "?") + "\n" };
+        Ok(text.into())
     }
+}
 
+impl Command {
     fn follow(&self, client: &HiveClient, show: &mut Show<'_>) -> Result<String, ClientError> {
         for event in client.provision_progress(&self.request)? {
             let (_, progress) = event?;

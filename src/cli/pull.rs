@@ -9,8 +9,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL, model};
-use super::flags::Flag;
-use super::{CliError, Environment};
+use super::command::{Flag, Spec, Words};
+use super::{CliError, Environment, Output, Task, task};
 use crate::api::Progress;
 use crate::client::{ClientError, HiveClient};
 use crate::limits::{PULL_RETURN_FIRST, PULL_RETURNS};
@@ -38,7 +38,23 @@ pub struct Command {
     is_dumb: bool,
 }
 
-pub(super) const FLAGS: [Flag<Typed>; 3] = [JSON_LINES, URL, TOKEN_FILE];
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "pull",
+    summary: "Fetch a model from the Hugging Face hub",
+    about: "Fetch a model from the Hugging Face hub into the hive's cache, and print where\nit is.",
+    notes: "\
+MODEL is hf:org/repo, hf:org/repo:QUANT or hf:org/repo:path/file.gguf, each with
+@revision if it is not to be main. Without a quantisation it is Q4_K_M, else
+Q8_0, else the first; without a GGUF its safetensors.
+How far it is goes to stderr, the path to stdout. Ctrl-C cancels the download;
+the next pull goes on where it stopped.
+",
+    words: Some(Words { name: "MODEL", most: 1, set: super::capacity::model }),
+    flags: &FLAGS,
+    read: |typed, env| task(command(&typed, env)),
+};
+
+const FLAGS: [Flag<Typed>; 3] = [JSON_LINES, URL, TOKEN_FILE];
 
 pub(super) const JSON_LINES: Flag<Typed> = Flag {
     default: "a bar, or lines",
@@ -53,13 +69,13 @@ pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, Cl
     Ok(Command { hive: Hive::new(typed, env)?, model, json: typed.json, is_dumb })
 }
 
-impl Command {
+impl Task for Command {
     /// Fetches it, shows on stderr (`--json`: on stdout) how far it is, and gives what is to be printed on stdout
     /// at the end: where the model is.
     ///
     /// # Errors
     /// If no hive answers, it says no, the download fails, or somebody pressed Ctrl-C.
-    pub fn run(&self) -> Result<String, CliError> {
+    fn run(&self) -> Result<Output, CliError> {
         let look = look(self.json, self.is_dumb);
         let (mut out, mut err) = (io::stdout(), io::stderr());
         let mut show = Show::new(&mut out, &mut err, look);
@@ -70,11 +86,13 @@ impl Command {
         let ended = pull.follow(&mut show);
         show.clear();
         match ended {
-            Ok(path) => Ok(last_line(&show, path)),
+            Ok(path) => Ok(last_line(&show, path).into()),
             Err(error) => Err(self.explain(&error)),
         }
     }
+}
 
+impl Command {
     fn explain(&self, failure: &Failure) -> CliError {
         let (code, message) = match failure {
             Failure::Stopped => {

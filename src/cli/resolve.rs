@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::flags::Typed;
+use super::serve::Typed;
 use super::value::is_hive_id_char;
 use super::{CliError, Environment};
 use crate::capacity::ledger::Rules;

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL, model};
-use super::flags::Flag;
-use super::{CliError, Environment};
+use super::command::{Flag, Spec, Words};
+use super::{CliError, Environment, Output, Task, task};
 use crate::client::ClientError;
 
 /// What is to be deleted.
@@ -15,7 +15,20 @@ pub struct Command {
     json: bool,
 }
 
-pub(super) const FLAGS: [Flag<Typed>; 3] = [JSON_LINE, URL, TOKEN_FILE];
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "rm",
+    summary: "Delete a model",
+    about: "Delete a model from the hive's cache. What other models share stays.",
+    notes: "\
+MODEL is hf:org/repo for all of it, hf:org/repo@revision for that revision, or
+hf:org/repo:QUANT or hf:org/repo:path/file.gguf for that file alone.
+",
+    words: Some(Words { name: "MODEL", most: 1, set: super::capacity::model }),
+    flags: &FLAGS,
+    read: |typed, env| task(command(&typed, env)),
+};
+
+const FLAGS: [Flag<Typed>; 3] = [JSON_LINE, URL, TOKEN_FILE];
 
 const JSON_LINE: Flag<Typed> = Flag { default: "a line", help: "Print what was deleted as JSON", ..JSON };
 
@@ -25,16 +38,16 @@ pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, Cl
     Ok(Command { hive: Hive::new(typed, env)?, model, json: typed.json })
 }
 
-impl Command {
+impl Task for Command {
     /// Deletes it, and gives what is to be printed on stdout.
     ///
     /// # Errors
     /// If no hive answers, or it says no: the model is not there, or somebody uses it.
-    pub fn run(&self) -> Result<String, CliError> {
+    fn run(&self) -> Result<Output, CliError> {
         let client = self.hive.client()?;
         match client.delete_model(&self.model) {
-            Ok(()) if self.json => Ok(json!({ "deleted": self.model }).to_string() + "\n"),
-            Ok(()) => Ok(format!("deleted {}\n", self.model)),
+            Ok(()) if self.json => Ok((json!({ "deleted": self.model }).to_string() + "\n").into()),
+            Ok(()) => Ok(format!("deleted {}\n", self.model).into()),
             Err(ClientError::Refused { status, error: Some(error) }) if status == 404 || status == 409 => {
                 let hint = match status {
                     404 => "`rbee-hive models` lists what there is",
@@ -56,7 +69,7 @@ mod tests {
     use super::*;
 
     /// What becomes of `rm` with a hive that answers so, and its request.
-    fn rm(status: &str, body: &str) -> (Result<String, CliError>, String) {
+    fn rm(status: &str, body: &str) -> (Result<Output, CliError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let hive = Hive { url: format!("http://{}", listener.local_addr().unwrap()), token: None };
         let command = Command { hive, model: "hf:o/r:Q8_0@v1".to_owned(), json: false };
@@ -78,7 +91,7 @@ mod tests {
     #[test]
     fn what_is_gone_or_used_is_explained() {
         let (done, request) = rm("204 No Content", "");
-        assert_eq!(done, Ok("deleted hf:o/r:Q8_0@v1\n".to_owned()));
+        assert_eq!(done, Ok("deleted hf:o/r:Q8_0@v1\n".to_owned().into()));
         assert!(
             request.starts_with("DELETE /v1/models?ref=hf%3Ao%2Fr%3AQ8%5F0%40v1 HTTP/1.1\r\n"),
             "{request}"

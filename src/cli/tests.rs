@@ -37,6 +37,14 @@ impl Typing {
         run(self.args, &|name| self.env.get(name).cloned())
     }
 
+    /// What is to be done, as it shows itself.
+    fn task(self) -> String {
+        match self.run() {
+            Ok(Parsed::Run(task)) => format!("{task:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn config(self) -> Config {
         match self.run() {
             Ok(Parsed::Serve(config)) => *config,
@@ -67,7 +75,7 @@ fn help_and_version_are_on_every_level() {
     }
     for line in ["-V", "--version", "serve -V", "serve --version"] {
         let version = concat!("rbee-hive ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
-        assert_eq!(Typing::line(line).run(), Ok(Parsed::Print(version)), "{line}");
+        assert!(matches!(Typing::line(line).run(), Ok(Parsed::Print(text)) if text == version), "{line}");
     }
     assert!(matches!(Typing::default().run(), Ok(Parsed::NoCommand(help)) if help.contains("serve")));
 }
@@ -144,10 +152,7 @@ fn a_slip_is_answered_with_what_was_meant() {
 
 #[test]
 fn devices_are_asked_of_a_hive_or_looked_at() {
-    let parsed = |line: &str| match Typing::line(line).env("HOME", "/home/someone").run() {
-        Ok(Parsed::Devices(command)) => command,
-        other => panic!("{other:?}"),
-    };
+    let parsed = |line: &str| Typing::line(line).env("HOME", "/home/someone").task();
     assert_eq!(parsed("devices"), parsed("devices --url http://127.0.0.1:8600/"));
     assert_ne!(parsed("devices"), parsed("devices --json"));
     assert_ne!(parsed("devices"), parsed("devices --local"));
@@ -163,20 +168,16 @@ fn devices_are_asked_of_a_hive_or_looked_at() {
         "error: RBEE_HIVE_URL: \"nowhere\" is no URL; write one like http://host:8500 or https://host/path",
     );
     let token = file("s3cret");
-    let command = Typing::line("devices").env("RBEE_HIVE_TOKEN_FILE", token.path()).run();
-    assert!(matches!(&command, Ok(Parsed::Devices(_))) && !format!("{command:?}").contains("s3cret"));
+    let command = Typing::line("devices").env("RBEE_HIVE_TOKEN_FILE", token.path()).task();
+    assert!(command.contains("Hive") && !command.contains("s3cret"), "{command}");
 }
 
 #[test]
 fn models_are_fetched_listed_and_deleted_by_their_reference() {
-    let pull = |line: &str| match Typing::line(line).run() {
-        Ok(Parsed::Pull(command)) => command,
-        other => panic!("{other:?}"),
-    };
+    let pull = |line: &str| Typing::line(line).task();
     assert_eq!(pull("pull HF:o/r:Q8_0"), pull("pull --url http://127.0.0.1:8600 hf:o/r:Q8_0"));
     assert_ne!(pull("pull hf:o/r"), pull("pull hf:o/r --json"));
-    assert!(matches!(Typing::line("models --json").run(), Ok(Parsed::Models(_))));
-    assert!(matches!(Typing::line("rm hf:o/r@v1").run(), Ok(Parsed::Remove(_))));
+    assert!(Typing::line("rm hf:o/r@v1").task().contains("hf:o/r@v1"));
     for command in ["pull", "rm"] {
         let example = format!("rbee-hive {command} hf:org/repo:Q4_K_M");
         let line = Typing::line(command);

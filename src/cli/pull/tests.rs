@@ -84,7 +84,7 @@ fn a_model_that_is_here_has_its_path() {
             assert!(request.ends_with(r#"{"model_ref":"hf:o/r"}"#), "{request}");
             answer(stream, "200 OK", r#"{"download_id":"cached","local_path":"/hub/m.gguf"}"#);
         });
-        assert_eq!(command.run(), Ok("/hub/m.gguf\n".to_owned()));
+        assert_eq!(command.run(), Ok("/hub/m.gguf\n".to_owned().into()));
     });
 }
 

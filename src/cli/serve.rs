@@ -1,35 +1,15 @@
-//! The table of flags: name, environment, help, default and parser of each stand together. Parser, `--help`
-//! and the README follow from it.
+//! `rbee-hive serve`: its flags.
 
-use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value;
+use super::command::{Flag, Spec};
+use super::{Parsed, resolve, value};
 use crate::config::{LogFormat, Orphans};
 use crate::id::Device;
 use crate::limits;
-
-/// A flag of a command that collects what was typed in a `T`.
-pub(super) struct Flag<T: 'static = Typed> {
-    /// `--name`, without the dashes.
-    pub name: &'static str,
-    /// What its value is called; empty if it takes none.
-    pub value: &'static str,
-    /// The variable that is read where the flag is not given, if there is one; commas part the values of a
-    /// repeatable one.
-    pub env: &'static str,
-    /// What holds without it, for people.
-    pub default: &'static str,
-    /// Whether each one counts; otherwise the last one does.
-    pub repeatable: bool,
-    /// What it does, in a line.
-    pub help: &'static str,
-    /// Reads a value; an error says what would be right.
-    pub set: fn(&mut T, &OsStr) -> Result<(), String>,
-}
 
 /// What was typed, each value read by itself. `None` and empty: to be worked out.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,7 +76,21 @@ impl Default for Typed {
 }
 
 /// All flags of `serve`, in the order of `--help`.
-pub(super) const FLAGS: [Flag; 26] = [
+pub(super) const COMMAND: Spec<Typed> = Spec {
+    name: "serve",
+    summary: "Run the hive in the foreground",
+    about: "Run the hive in the foreground.",
+    notes: "\
+A flag that is not given is read from the environment: RBEE_HIVE_ and its name
+(--bind: RBEE_HIVE_BIND); commas part the values of a repeatable one.
+A duration is a number with ms, s, m or h, or plain seconds.
+",
+    words: None,
+    flags: &FLAGS,
+    read: |typed, env| Ok(Parsed::Serve(Box::new(resolve::config(typed, env)?))),
+};
+
+const FLAGS: [Flag<Typed>; 26] = [
     Flag {
         name: "bind",
         value: "ADDR",
@@ -349,6 +343,8 @@ pub(super) const FLAGS: [Flag; 26] = [
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use std::ffi::OsStr;
 
     use super::*;
 

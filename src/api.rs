@@ -684,6 +684,42 @@ pub struct HeartbeatWorker {
     pub restart_count: u32,
 }
 
+/// `GET /v1/status`: the whole picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Which hive.
+    pub hive_id: String,
+    /// How it is reached.
+    pub url: String,
+    /// Version of the program.
+    pub version: String,
+    /// Changes with each start of the hive.
+    pub boot_id: String,
+    /// When it was started.
+    pub started_at: String,
+    /// What it does.
+    pub status: HiveStatus,
+    /// What is wrong with it, as in [`Health`].
+    pub reasons: Vec<HealthReason>,
+    /// How the queen hears of it; none without one.
+    pub queen: Option<QueenContact>,
+    /// What there is to compute with.
+    pub devices: Devices,
+    /// All workers that live, by name.
+    pub workers: Vec<Worker>,
+    /// All downloads that have not ended.
+    pub downloads: Vec<DownloadEvent>,
+}
+
+/// `queen` of [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueenContact {
+    /// When she last took a heartbeat; none if she never did.
+    pub last_success_at: Option<String>,
+    /// Heartbeats that she has not taken since then.
+    pub failures_in_a_row: u64,
+}
+
 /// `GET /v1/devices`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Devices {
@@ -718,6 +754,9 @@ pub struct Cpu {
     pub ram_total_bytes: u64,
     /// What can be taken of it without swapping.
     pub ram_available_bytes: u64,
+    /// What workers were promised of it, taken or not; 0 where nobody knows of promises.
+    #[serde(default)]
+    pub promised_bytes: u64,
 }
 
 /// One of `gpus` of [`Devices`].
@@ -733,6 +772,9 @@ pub struct Gpu {
     pub vram_total_bytes: u64,
     /// What is free of it now; 0 if it is lost.
     pub vram_free_bytes: u64,
+    /// What workers were promised of it, taken or not; 0 where nobody knows of promises.
+    #[serde(default)]
+    pub promised_bytes: u64,
     /// What the driver calls it.
     pub uuid: Option<String>,
     /// What computes.

@@ -86,6 +86,7 @@ pub enum Ended {
 /// # Errors
 /// If it cannot start: the address is taken, a folder cannot be made, the system has no threads to give.
 pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
+    let started_at = SystemTime::now();
     sys::close_inherited_on_exec()?;
     sys::keep_dead_children()?;
     sys::become_subreaper()?;
@@ -224,7 +225,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     // Before the queen, or anybody else, is told what there is.
     let first = supervisor::take_over(&mut fleet, &picture, adopted);
 
-    let heartbeat = heartbeat(config.hive_id.clone(), urls.for_queen, boot_id.clone(), &picture);
+    let heartbeat = heartbeat(config.hive_id.clone(), urls.for_queen.clone(), boot_id.clone(), &picture);
     let relay = config
         .queen
         .map(|queen| {
@@ -279,7 +280,15 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         relay: relay.clone(),
     };
     let (hub_desk, hub_requests) = bounded(HUB_QUEUE_MAX);
+    let about = handlers::About {
+        hive_id: config.hive_id.clone(),
+        url: urls.for_queen.clone(),
+        boot_id: boot_id.clone(),
+        started_at,
+    };
     let api = Api {
+        about,
+        posts: relay.as_ref().map(|relay| Arc::clone(relay.posts())),
         token,
         entry: handlers::Entry::default(),
         picture: Arc::clone(&picture),

@@ -9,7 +9,8 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, select_biased};
 use log::{info, warn};
@@ -109,7 +110,53 @@ pub struct Relay {
     ended: Option<Sender<Heartbeat>>,
     deadline: Arc<Deadline>,
     token: Arc<Latest<Option<Token>>>,
+    posts: Arc<Posts>,
     thread: Option<Joined>,
+}
+
+/// How heartbeats went, without a lock: read while one is under way.
+#[derive(Debug, Default)]
+pub struct Posts {
+    taken: AtomicU64,
+    failed: AtomicU64,
+    failed_in_a_row: AtomicU64,
+    /// Milliseconds since 1970; 0: never.
+    last_taken_ms: AtomicU64,
+}
+
+impl Posts {
+    /// Those that the queen took.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Those that she did not.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Those that she has not taken since the last one that she took.
+    pub fn failed_in_a_row(&self) -> u64 {
+        self.failed_in_a_row.load(Ordering::Relaxed)
+    }
+
+    /// When she last took one.
+    pub fn last_taken_at(&self) -> Option<SystemTime> {
+        let ms = self.last_taken_ms.load(Ordering::Relaxed);
+        (ms > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
+    }
+
+    fn note(&self, is_taken: bool) {
+        if is_taken {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.last_taken_ms.store(u64::try_from(since.as_millis()).unwrap_or(0), Ordering::Relaxed);
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            self.failed_in_a_row.store(0, Ordering::Relaxed);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Relay {
@@ -127,15 +174,22 @@ impl Relay {
         let token = Arc::new(Latest::new(config.token));
         let poster = Poster::new(config.url, Arc::clone(&token), Arc::clone(&deadline));
         let (interval, conditions) = (config.interval, config.conditions);
-        let body = move || run(poster, interval, &conditions, &newest, &changed, &last);
+        let posts = Arc::<Posts>::default();
+        let noted = Arc::clone(&posts);
+        let body = move || run(poster, interval, (&conditions, &noted), &newest, &changed, &last);
         let thread = Joined::spawn_vital("relay", || {}, body)?;
-        Ok(Self { changes, ended: Some(ended), deadline, token, thread: Some(thread) })
+        Ok(Self { changes, ended: Some(ended), deadline, token, posts, thread: Some(thread) })
     }
 
     /// Some worker's state has changed. Never waits; changes that come while one is known are the same.
     pub fn changed(&self) {
         // Full: the thread has not looked yet, and will.
         let _ = self.changes.try_send(());
+    }
+
+    /// How heartbeats went so far.
+    pub fn posts(&self) -> &Arc<Posts> {
+        &self.posts
     }
 
     /// Shows the queen `token` from the next post on.
@@ -168,7 +222,7 @@ impl Drop for Relay {
 fn run(
     mut poster: Poster,
     interval: Duration,
-    conditions: &Conditions,
+    (conditions, posts): (&Conditions, &Posts),
     newest: &(dyn Fn() -> Heartbeat + Send),
     changed: &Receiver<()>,
     last: &Receiver<Heartbeat>,
@@ -180,7 +234,9 @@ fn run(
             recv(last) -> last => break last,
             recv(at(schedule.due())) -> _ => {
                 let began = Instant::now();
-                match poster.post(newest(), |deadline| deadline.begin(limits::RELAY_TIMEOUT)) {
+                let posted = poster.post(newest(), |deadline| deadline.begin(limits::RELAY_TIMEOUT));
+                posts.note(posted.is_ok());
+                match posted {
                     Ok(()) => {
                         conditions.clear(Condition::QueenUnreachable);
                         if let Some(Turn::Found) = schedule.posted(began) {

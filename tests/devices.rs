@@ -358,7 +358,7 @@ fn a_driver_that_hangs_leaves_the_last_picture_and_no_process() {
     let picture = watched.until(|picture| picture.gpus_taken_at < picture.taken_at);
     assert_eq!((&picture.gpus, picture.gpus_taken_at), (&seen.gpus, seen.gpus_taken_at));
     assert!(picture.stale_for(Instant::now()).is_some_and(|age| age > limits::DEVICES_STALE_AFTER));
-    let wire = devices::wire(&picture, &BTreeSet::new(), 0, 0, None, Instant::now());
+    let wire = devices::wire(&picture, &BTreeSet::new(), |_| 0, 0, 0, None, Instant::now());
     assert!(wire.stale && wire.age_s >= Some(2) && wire.gpus.len() == 2);
     // Nobody waits for it any more, and memory is still looked at.
     let later = watched.until(|later| later.taken_at > picture.taken_at);

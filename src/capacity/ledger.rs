@@ -111,6 +111,15 @@ impl Placement {
         self.shares.iter().fold(0, |sum, share| sum.saturating_add(share.bytes))
     }
 
+    /// What was promised of the memory of `device`, in bytes; where GPUs use the memory of the cpu, what was promised
+    /// of them as well.
+    pub fn bytes_of(&self, device: Device, picture: &Picture) -> u64 {
+        let shares = self.shares.iter().map(|share| (share.device, share.bytes));
+        let all = shares.chain([(Device::Cpu, self.host_bytes)]);
+        let of_it = all.filter(|(other, _)| share_memory(picture, *other, device));
+        of_it.fold(0, |sum, (_, bytes)| sum.saturating_add(bytes))
+    }
+
     /// The smallest part of a device's memory that was promised of any of its devices, from 0 to 1.
     pub fn fraction(&self) -> f64 {
         let parts = self.shares.iter().filter(|share| share.total_bytes > 0);
@@ -438,13 +447,10 @@ impl Ledger {
     /// What was promised to `claim` of the memory of `device`, and what it uses of it.
     fn on(&self, claim: &Claim<'_>, device: Device) -> (u64, u64) {
         let shares = claim.placement.shares.iter().filter(|share| self.share_memory(share.device, device));
-        let host = match claim.placement.host_bytes {
-            bytes @ 1.. if self.share_memory(Device::Cpu, device) => (bytes, self.taken_of_host(claim)),
-            _ => (0, 0),
-        };
-        shares.fold(host, |(bytes, taken): (u64, u64), share| {
-            (bytes.saturating_add(share.bytes), taken.saturating_add(self.taken(claim, share)))
-        })
+        let has_host = claim.placement.host_bytes > 0 && self.share_memory(Device::Cpu, device);
+        let taken_of_host = if has_host { self.taken_of_host(claim) } else { 0 };
+        let taken = shares.fold(taken_of_host, |taken, share| taken.saturating_add(self.taken(claim, share)));
+        (claim.placement.bytes_of(device, &self.picture), taken)
     }
 
     /// What the processes of `claim` use of the memory of the cpu.
@@ -482,15 +488,20 @@ impl Ledger {
         })
     }
 
-    /// Whether what is taken of one is taken of the other.
     fn share_memory(&self, one: Device, other: Device) -> bool {
-        let is_host = |device| device == Device::Cpu || self.gpu(device).is_some_and(|gpu| gpu.shares_memory);
-        one == other || (is_host(one) && is_host(other))
+        share_memory(&self.picture, one, other)
     }
 
     fn gpu(&self, device: Device) -> Option<&Gpu> {
         self.picture.gpus.iter().find(|gpu| gpu.device == device)
     }
+}
+
+/// Whether what is taken of one device is taken of the other.
+fn share_memory(picture: &Picture, one: Device, other: Device) -> bool {
+    let shares = |device| picture.gpus.iter().any(|gpu| gpu.device == device && gpu.shares_memory);
+    let is_host = |device| device == Device::Cpu || shares(device);
+    one == other || (is_host(one) && is_host(other))
 }
 
 /// Whether a device has again what a dead worker held. A sixteenth may be missing: others take and give

@@ -85,7 +85,7 @@ impl Task for Command {
                 let picture = devices.look();
                 let models = model_dir.as_deref().map_or(0, cache::count);
                 let disk = model_dir.as_deref().and_then(devices::disk);
-                devices::wire(&picture, &BTreeSet::new(), models, 0, disk, Instant::now())
+                devices::wire(&picture, &BTreeSet::new(), |_| 0, models, 0, disk, Instant::now())
             }
         };
         if self.json {
@@ -154,6 +154,7 @@ mod tests {
             vram_gb: 24,
             vram_total_bytes: 24 * GIB,
             vram_free_bytes: 6 * GIB,
+            promised_bytes: 0,
             uuid: None,
             backend: Backend::Cuda,
             temperature_c: Some(61),
@@ -171,7 +172,13 @@ mod tests {
             ..gpu("gpu1")
         };
         let devices = api::Devices {
-            cpu: api::Cpu { cores: 8, ram_gb: 32, ram_total_bytes: 32 * GIB, ram_available_bytes: 30 * GIB },
+            cpu: api::Cpu {
+                cores: 8,
+                ram_gb: 32,
+                ram_total_bytes: 32 * GIB,
+                ram_available_bytes: 30 * GIB,
+                promised_bytes: 0,
+            },
             gpus: vec![gpu("gpu0"), lost],
             models: 2,
             workers: 0,

@@ -10,10 +10,12 @@ use crate::id::{Backend, Device};
 
 const GIB: u64 = 1 << 30;
 
-/// `picture` on the wire, as seen at `now`; without the devices that are `hidden`.
+/// `picture` on the wire, as seen at `now`; without the devices that are `hidden`. `promised` tells how much of the
+/// memory of each was promised.
 pub fn wire(
     picture: &Picture,
     hidden: &BTreeSet<Device>,
+    promised: impl Fn(Device) -> u64,
     models: usize,
     workers: usize,
     disk: Option<api::Disk>,
@@ -29,8 +31,9 @@ pub fn wire(
             ram_gb: gib(picture.cpu.total_bytes),
             ram_total_bytes: picture.cpu.total_bytes,
             ram_available_bytes: picture.cpu.available_bytes,
+            promised_bytes: promised(Device::Cpu),
         },
-        gpus: gpus.into_iter().map(one).collect(),
+        gpus: gpus.into_iter().map(|gpu| one(gpu, promised(gpu.device))).collect(),
         models,
         workers,
         disk,
@@ -40,13 +43,14 @@ pub fn wire(
     }
 }
 
-fn one(gpu: &Gpu) -> api::Gpu {
+fn one(gpu: &Gpu, promised_bytes: u64) -> api::Gpu {
     api::Gpu {
         id: gpu.device.to_string(),
         name: gpu.name.clone(),
         vram_gb: gib(gpu.total_bytes),
         vram_total_bytes: gpu.total_bytes,
         vram_free_bytes: gpu.free_bytes,
+        promised_bytes,
         uuid: gpu.uuid.clone(),
         backend: gpu.backend,
         temperature_c: gpu.temperature_c,
@@ -121,12 +125,13 @@ mod tests {
         let picture = picture(vec![gpu("gpu0"), gpu("gpu1:3")]);
         let disk = Some(api::Disk { total_bytes: 9, available_bytes: 8 });
         let hidden = BTreeSet::from([Device::Gpu(0)]);
-        let devices = wire(&picture, &hidden, 2, 1, disk, picture.taken_at);
+        let promised = |device| if device == Device::Cpu { 3 } else { GIB };
+        let devices = wire(&picture, &hidden, promised, 2, 1, disk, picture.taken_at);
         let expected = json!({
-            "cpu": {"cores": 8, "ram_gb": 32, "ram_total_bytes": 34_359_738_367_u64, "ram_available_bytes": 5},
+            "cpu": {"cores": 8, "ram_gb": 32, "ram_total_bytes": 34_359_738_367_u64, "ram_available_bytes": 5, "promised_bytes": 3},
             "gpus": [{
                 "id": "gpu1:3", "name": "RTX 3060", "vram_gb": 12, "vram_total_bytes": 12_884_901_888_u64,
-                "vram_free_bytes": 11_811_160_064_u64, "uuid": "GPU-1", "backend": "cuda",
+                "vram_free_bytes": 11_811_160_064_u64, "promised_bytes": GIB, "uuid": "GPU-1", "backend": "cuda",
                 "temperature_c": 41, "utilization_percent": null, "driver": "nvidia-smi",
             }],
             "models": 2, "workers": 1, "disk": {"total_bytes": 9, "available_bytes": 8},
@@ -142,7 +147,7 @@ mod tests {
         let seen = picture.taken_at;
         let age = |picture: &Picture, after| {
             let now = seen + Duration::from_secs(after);
-            let devices = wire(picture, &BTreeSet::new(), 0, 0, None, now);
+            let devices = wire(picture, &BTreeSet::new(), |_| 0, 0, 0, None, now);
             (devices.stale, devices.age_s)
         };
         assert_eq!(age(&picture, 60), (false, None), "nobody asked in between");

@@ -13,6 +13,8 @@ pub enum Route {
     Readiness,
     /// `GET /v1/devices`
     Devices,
+    /// `GET /v1/status`
+    Status,
     /// `GET /v1/capacity`
     Capacity {
         /// What is asked, as sent.
@@ -87,6 +89,7 @@ enum Place<'a> {
     Health,
     Readiness,
     Devices,
+    Status,
     Capacity,
     Spawn,
     Ready,
@@ -117,6 +120,7 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         Place::Health if get => Ok(Route::Health),
         Place::Readiness if get => Ok(Route::Readiness),
         Place::Devices if get => Ok(Route::Devices),
+        Place::Status if get => Ok(Route::Status),
         Place::Capacity if get => Ok(Route::Capacity { query: query.to_owned() }),
         Place::Spawn if post => Ok(Route::Spawn),
         Place::Ready if post => Ok(Route::Ready),
@@ -152,6 +156,7 @@ pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError
         Place::Health
         | Place::Readiness
         | Place::Devices
+        | Place::Status
         | Place::Capacity
         | Place::List
         | Place::Logs(_)
@@ -181,6 +186,7 @@ fn place(path: &str) -> Option<Place<'_>> {
         "/health" | "/v1/health" => Place::Health,
         "/ready" => Place::Readiness,
         "/v1/devices" => Place::Devices,
+        "/v1/status" => Place::Status,
         "/v1/capacity" => Place::Capacity,
         "/v1/workers/spawn" => Place::Spawn,
         "/v1/workers/ready" => Place::Ready,
@@ -258,10 +264,11 @@ mod tests {
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 20] = [
+        let paths: [(&str, &[Method]); 21] = [
             ("/health", &[Get, Head]),
             ("/ready", &[Get, Head]),
             ("/v1/devices", &[Get, Head]),
+            ("/v1/status", &[Get, Head]),
             ("/v1/capacity", &[Get, Head]),
             ("/v1/health", &[Get, Head]),
             ("/v1/workers/spawn", &[Post]),

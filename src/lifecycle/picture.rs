@@ -9,8 +9,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::api::{self, HeartbeatWorker, HiveStatus, State, WorkerHealth};
+use crate::capacity::ledger::Placement;
 use crate::clock::Clock;
-use crate::id::{DownloadId, Run, Token, WorkerId};
+use crate::devices::Picture as DevicesPicture;
+use crate::id::{Device, DownloadId, Run, Token, WorkerId};
 use crate::limits::EVENTS_KEPT;
 
 use super::event::ExitStatus;
@@ -28,6 +30,8 @@ pub struct Entry {
     pub token: Token,
     /// The model on disk: a GGUF or a snapshot's folder.
     pub model_path: PathBuf,
+    /// What it was promised, and where.
+    pub placement: Arc<Placement>,
     json: OnceLock<Arc<[u8]>>,
 }
 
@@ -81,6 +85,12 @@ impl Snapshot {
             out.into()
         };
         Arc::clone(self.list.get_or_init(make))
+    }
+
+    /// What workers that live were promised of the memory of `device`, in bytes.
+    pub fn promised_bytes(&self, device: Device, devices: &DevicesPicture) -> u64 {
+        let each = self.workers.iter().map(|entry| entry.placement.bytes_of(device, devices));
+        each.fold(0, u64::saturating_add)
     }
 
     /// The workers as the queen gets them.
@@ -265,6 +275,7 @@ impl Picture {
             run: view.run,
             token: view.token.clone(),
             model_path: view.plan.model_path.clone(),
+            placement: Arc::clone(&view.placement),
             json: OnceLock::new(),
         }
     }

@@ -203,6 +203,11 @@ impl Downloads {
         known.downloads.get(id).cloned()
     }
 
+    /// Those that have not ended, by name.
+    pub fn active(&self) -> Vec<Arc<Download>> {
+        self.0.known().active().cloned().collect()
+    }
+
     /// Whether something of the repository whose folder is called `folder` is being fetched.
     pub fn is_fetching(&self, folder: &str) -> bool {
         let known = self.0.known();
@@ -215,7 +220,7 @@ impl Downloads {
     /// If it has not.
     pub fn check_disk(&self, selection: &Selection) -> Result<(), NoSpace> {
         let id = selection.id();
-        let active: Vec<_> = self.0.known().active().cloned().collect();
+        let active = self.active();
         let others = active.iter().filter(|download| download.id != id);
         disk::check(&self.0.model_dir, selection, others.map(|download| &*download.selection))
     }

@@ -9,12 +9,12 @@ use crossbeam_channel::Sender;
 use log::{debug, warn};
 
 use crate::api::{
-    API_VERSION, DrainResponse, Health, HealthStatus, HiveStatus, Readiness, ShutdownResponse,
+    API_VERSION, DrainResponse, Health, HealthReason, HealthStatus, HiveStatus, Readiness, ShutdownResponse,
     ShutdownWorkers,
 };
 use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Rules;
-use crate::devices::{self, Devices};
+use crate::devices::Devices;
 use crate::health::{Condition, Conditions};
 use crate::http::auth::{self, Who};
 use crate::http::events::EventStream;
@@ -29,7 +29,6 @@ use crate::latest::Latest;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{Inbox, NoAnswer};
 use crate::limits::{HUB_ANSWER_MAX, LONG_REQUEST_WAIT, PROVISION_REQUEST_WAIT, REPLY_WAIT};
-use crate::models::cache;
 use crate::models::catalog::Catalog;
 use crate::models::downloads::Downloads;
 use crate::models::hub::Hub;
@@ -38,10 +37,12 @@ use crate::process::follow::Followers;
 use crate::process::keep::Keeper;
 use crate::process::log::Logs;
 use crate::process::versions::Versions;
+use crate::relay::Posts;
 
 use arguments::{Arguments, wrong};
 pub use entry::Entry;
 use locate::Halt;
+pub use status::About;
 
 mod arguments;
 mod capacity;
@@ -52,12 +53,17 @@ mod locate;
 mod models;
 mod provision;
 mod spawn;
+mod status;
 mod weigh;
 mod wish;
 mod workers;
 
 /// All that answers need.
 pub struct Api {
+    /// Who this hive is.
+    pub about: About,
+    /// How heartbeats to the queen went; `None` without one.
+    pub posts: Option<Arc<Posts>>,
     /// What opens the hive; `None`: all is open.
     pub token: Arc<Latest<Option<Token>>>,
     /// Who has shown wrong ones.
@@ -153,7 +159,8 @@ impl Api {
         online: Option<Instant>,
     ) -> Result<Reply, Halt> {
         let answer = match route {
-            Route::Devices => self.devices(),
+            Route::Devices => status::devices(self),
+            Route::Status => status::status(self),
             Route::Capacity { query } => capacity::capacity(self, &query, online)?,
             Route::Spawn => spawn::spawn(self, request, online)?,
             Route::Download => downloads::begin(self, request, online)?,
@@ -202,14 +209,6 @@ impl Api {
         Ok(Box::new(following))
     }
 
-    fn devices(&self) -> Answer {
-        let picture = self.devices.look();
-        let hidden = picture.gpus.iter().map(|gpu| gpu.device).filter(|device| self.rules.hides(*device));
-        let (hidden, workers) = (hidden.collect(), self.picture.snapshot().workers.len());
-        let (models, disk) = (cache::count(&self.model_dir), devices::disk(&self.model_dir));
-        Answer::json(200, &devices::wire(&picture, &hidden, models, workers, disk, Instant::now()))
-    }
-
     fn drain(&self, request: &Request) -> Result<Answer, ApiError> {
         let arguments = Arguments::parse(&request.body)?;
         let draining = arguments.flag("drain")?.ok_or_else(|| wrong("drain", "true or false"))?;
@@ -232,14 +231,18 @@ impl Api {
         }
     }
 
-    /// What is known; who asks again finds what was looked at because somebody asked.
-    fn health(&self, status: HiveStatus) -> Answer {
+    /// What is known to be wrong; who asks again finds what was looked at because somebody asked.
+    fn reasons(&self) -> Vec<HealthReason> {
         self.keeper.asked();
-        let reasons = self.conditions.reasons();
         let of_devices = [Condition::DevicesStale, Condition::GpuLost, Condition::GpuUsersUnknown];
         if of_devices.into_iter().any(|condition| self.conditions.has(condition)) {
             self.devices.refresh();
         }
+        self.conditions.reasons()
+    }
+
+    fn health(&self, status: HiveStatus) -> Answer {
+        let reasons = self.reasons();
         let status = match status {
             HiveStatus::Starting | HiveStatus::Ready | HiveStatus::Draining if reasons.is_empty() => {
                 HealthStatus::Alive
@@ -395,6 +398,7 @@ fn errand(route: &Route) -> Errand {
         Route::Health
         | Route::Readiness
         | Route::Devices
+        | Route::Status
         | Route::List
         | Route::Kinds
         | Route::RemoveKind { .. }
@@ -412,6 +416,7 @@ fn name(route: &Route) -> &'static str {
         Route::Health => "health",
         Route::Readiness => "readiness",
         Route::Devices => "devices",
+        Route::Status => "status",
         Route::Capacity { .. } => "capacity",
         Route::Spawn => "spawn",
         Route::Ready => "ready",

@@ -1,0 +1,5 @@
+//! What a hive tells of itself, to people and to machines that watch it.
+
+mod status;
+#[path = "../support/mod.rs"]
+mod support;

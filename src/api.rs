@@ -143,6 +143,9 @@ pub struct Exit {
     pub log: Vec<String>,
 }
 
+/// Header of `GET /v1/events` beside `Last-Event-ID`: the start of the hive that this number is of. After another one
+/// the picture comes first.
+pub const BOOT_HEADER: &str = "X-Rbee-Boot-Id";
 /// Header of `GET /v1/capacity`: what the worker takes, in bytes.
 pub const REQUIRED_HEADER: &str = "X-Rbee-Required-Bytes";
 /// Header of `GET /v1/capacity`: what its device has for it, in bytes.
@@ -261,9 +264,9 @@ pub struct WorkerList {
 pub struct SpawnRequest {
     /// What to serve: `hf:org/repo[:QUANT]` or `file:/path`.
     pub model_ref: String,
-    /// Where: `cpu`, `gpu0` or a number.
+    /// Where: `cpu`, `gpu0`, a MIG instance `gpu0:1`, or several GPUs joined by commas, over which the model is split.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<Value>,
+    pub device: Option<String>,
     /// What computes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
@@ -285,6 +288,22 @@ pub struct SpawnRequest {
     /// Further arguments, of those that the kind allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extra_args: Option<Vec<String>>,
+    /// Memory that it takes, in bytes, in place of the estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Idle workers that are not pinned may be stopped for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub make_room: bool,
+    /// It is never stopped to make room for another.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pinned: bool,
+}
+
+impl SpawnRequest {
+    /// A worker for `model`, with everything else as the hive chooses it.
+    pub fn new(model: &str) -> Self {
+        Self { model_ref: model.to_owned(), ..Self::default() }
+    }
 }
 
 /// The answer to a spawn: 202.
@@ -345,6 +364,17 @@ pub enum Progress {
         /// For a person.
         message: String,
     },
+}
+
+/// What a hive does: the data of a `hive` event of `GET /v1/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiveEvent {
+    /// What it does.
+    pub status: HiveStatus,
+    /// Which hive.
+    pub hive_id: String,
+    /// Changes with each start of the hive: the numbers of events begin anew with it.
+    pub boot_id: String,
 }
 
 /// How far a download is: the data of a `download` event of `GET /v1/events`.
@@ -480,6 +510,13 @@ pub struct ProvisionRequest {
     /// SHA-256 of the artifact in hex; without one as it is published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+}
+
+impl ProvisionRequest {
+    /// `kind` in the version that is here, else in the latest.
+    pub fn new(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), version: None, sha256: None }
+    }
 }
 
 /// `POST /v1/workers/provision`: 200.

@@ -603,6 +603,12 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
 pub const CLIENT_ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Silence after which a stream is broken: a hive says something every [`STREAM_KEEP_ALIVE`].
 pub const CLIENT_SILENCE: Duration = Duration::from_secs(30);
+/// Before the first attempt to come back to a stream, or to repeat a spawn; twice as long before each further one.
+pub const CLIENT_RETURN_FIRST: Duration = Duration::from_millis(100);
+/// The longest such wait.
+pub const CLIENT_RETURN_MAX: Duration = Duration::from_secs(5);
+/// A stream that gives nothing for so long, because no connection lasts, ends with the error.
+pub const CLIENT_RETURN_WITHIN: Duration = Duration::from_secs(60);
 /// What is read of a stream at once.
 pub const CLIENT_READ_BYTES: usize = 8 * 1024;
 /// A line of an event; a longer one is no hive's.

@@ -164,7 +164,7 @@ impl Command {
                 Ok(lines) => {
                     has_begun = true;
                     let mut failed = None;
-                    for line in lines {
+                    for line in lines.once() {
                         let (place, line) = match line {
                             Ok(line) => line,
                             Err(error) => {

@@ -271,7 +271,7 @@ impl<'a> Pull<'a> {
                 }
             },
         };
-        for event in self.client.progress(&id, self.last_event_id).map_err(Failure::Client)? {
+        for event in self.client.progress(&id, self.last_event_id).map_err(Failure::Client)?.once() {
             let (number, progress) = event.map_err(Failure::Client)?;
             self.last_event_id = number.or(self.last_event_id);
             *has_come = true;

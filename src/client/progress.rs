@@ -1,28 +1,71 @@
 //! The stream of a download's progress.
 
 use super::ClientError;
+use super::resume::Resuming;
 use super::stream::EventStream;
 use crate::api::Progress;
 
 /// The events of a download, each with its id: what [`HiveClient::progress`](super::HiveClient::progress) takes
 /// to go on after it.
 ///
-/// Waits for each. Ends after the hive has said so; a stream that ends without that, or is silent for
-/// [`CLIENT_SILENCE`](crate::limits::CLIENT_SILENCE), ends with an error.
+/// Waits for each. The last one is a [`Progress::Complete`] or a [`Progress::Error`]. When the connection ends it comes
+/// back after the last event; what was seen may come again if the hive has been started anew. Ends with an error if the
+/// hive refuses (it was started anew and knows of no such download: 404), or is away for
+/// [`CLIENT_RETURN_WITHIN`](crate::limits::CLIENT_RETURN_WITHIN).
 #[derive(Debug)]
-pub struct ProgressEvents(pub(super) EventStream);
+pub struct ProgressEvents {
+    stream: Resuming,
+    /// The last event has been told.
+    is_told: bool,
+}
+
+impl ProgressEvents {
+    pub(super) fn new(stream: Resuming) -> Self {
+        Self { stream, is_told: false }
+    }
+
+    pub(super) fn of(stream: EventStream) -> Self {
+        Self::new(Resuming::once(stream))
+    }
+
+    /// The same, for who comes back himself: a connection that ends is an error at once.
+    #[must_use]
+    pub fn once(mut self) -> Self {
+        self.stream.forget_way();
+        self
+    }
+
+    /// Comes back to a stream that has ended before its last event: after a start of the hive, what was seen last may
+    /// have a number that another one has now.
+    fn begin_again(&mut self) -> Result<(), ClientError> {
+        self.stream.last = None;
+        self.stream.connect()?;
+        self.stream.forget_way();
+        Ok(())
+    }
+}
 
 impl Iterator for ProgressEvents {
     type Item = Result<(Option<u64>, Progress), ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let event = match self.0.next()? {
-            Ok(event) => event,
-            Err(error) => return Some(Err(error)),
+        let event = loop {
+            match self.stream.next() {
+                Some(Ok(event)) => break event,
+                Some(Err(error)) => return Some(Err(error)),
+                None if self.is_told || !self.stream.has_way() => return None,
+                None => {
+                    if let Err(error) = self.begin_again() {
+                        self.stream.end();
+                        return Some(Err(error));
+                    }
+                }
+            }
         };
-        let progress = serde_json::from_str(&event.data);
+        let progress: Result<Progress, _> = serde_json::from_str(&event.data);
+        self.is_told = matches!(progress, Ok(Progress::Complete { .. } | Progress::Error { .. }));
         Some(progress.map(|progress| (event.id, progress)).map_err(|error| {
-            self.0.end();
+            self.stream.end();
             ClientError::BadAnswer(error.to_string())
         }))
     }

@@ -6,8 +6,9 @@ use std::io::{self, Read as _};
 
 use ureq::BodyReader;
 
+use super::ClientError;
 use super::sse::{Event, Parser};
-use super::{ClientError, failed};
+use super::transport::failed;
 use crate::limits::CLIENT_READ_BYTES;
 
 /// What says that there will be no other event.

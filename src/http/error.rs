@@ -81,6 +81,50 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them, by status.
+    pub const ALL: [Self; 35] = [
+        Self::InvalidJson,
+        Self::InvalidArgument,
+        Self::BadRequest,
+        Self::MissingApiKey,
+        Self::InvalidApiKey,
+        Self::Forbidden,
+        Self::ModelAccessDenied,
+        Self::NotFound,
+        Self::WorkerNotFound,
+        Self::DeviceNotFound,
+        Self::ModelNotFound,
+        Self::DownloadNotFound,
+        Self::KindNotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::ModelInUse,
+        Self::Cancelled,
+        Self::WorkerState,
+        Self::KindNotInstalled,
+        Self::InsufficientVram,
+        Self::InsufficientRam,
+        Self::PayloadTooLarge,
+        Self::ExpectationFailed,
+        Self::ModelInvalid,
+        Self::TooManyAttempts,
+        Self::HeadTooLarge,
+        Self::Internal,
+        Self::NotImplemented,
+        Self::Upstream,
+        Self::ShuttingDown,
+        Self::Draining,
+        Self::NoFreePort,
+        Self::Overloaded,
+        Self::VersionNotSupported,
+        Self::InsufficientDisk,
+    ];
+
+    /// The one that is called so on the wire.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.wire().1 == text)
+    }
+
     /// HTTP status and the code on the wire.
     pub fn wire(self) -> (u16, &'static str) {
         match self {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::Serialize;
-use serde_json::json;
 
 use crate::api::{self, HeartbeatWorker, HiveStatus, State, WorkerHealth};
 use crate::capacity::ledger::Placement;
@@ -149,6 +148,11 @@ impl Picture {
         Self { hive_id, boot_id, worker_host, newest: Mutex::new(newest) }
     }
 
+    /// The start of the hive that this is of.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
     /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.lock().snapshot)
@@ -238,7 +242,8 @@ impl Picture {
     }
 
     fn hive_event(&self, status: HiveStatus) -> Vec<u8> {
-        to_json(&json!({ "status": status, "hive_id": self.hive_id, "boot_id": self.boot_id }))
+        let (hive_id, boot_id) = (self.hive_id.clone(), self.boot_id.clone());
+        to_json(&api::HiveEvent { status, hive_id, boot_id })
     }
 
     fn lock(&self) -> MutexGuard<'_, Newest> {

@@ -17,7 +17,7 @@ mod caller;
 mod cast;
 pub(super) mod gguf;
 mod sse;
-mod stage;
+pub(super) mod stage;
 mod teller;
 mod traces;
 

@@ -9,6 +9,8 @@ pub mod artifacts;
 pub mod cli;
 pub mod demo;
 pub mod desk;
+#[doc(hidden)]
+pub mod example;
 pub mod fault;
 pub mod hive;
 pub mod hub;

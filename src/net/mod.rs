@@ -7,5 +7,5 @@ mod transport;
 
 pub(crate) use cut::{Cut, WasCut};
 pub(crate) use deadline::Deadline;
-pub(crate) use names::Names;
+pub(crate) use names::{Names, known_addresses};
 pub(crate) use transport::Line;

@@ -74,17 +74,27 @@ impl Lookup {
     }
 }
 
+/// Host and port of a URL, and their addresses if nobody has to be asked for them.
+pub(crate) fn known_addresses(uri: &Uri) -> Option<(&str, u16, Option<Vec<SocketAddr>>)> {
+    let host = uri.host()?.trim_matches(['[', ']']);
+    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let port = uri.port_u16().unwrap_or(default);
+    let known = match host.parse::<IpAddr>() {
+        Ok(ip) => Some(vec![SocketAddr::new(ip, port)]),
+        Err(_) if host.eq_ignore_ascii_case("localhost") => {
+            Some(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()])
+        }
+        Err(_) => None,
+    };
+    Some((host, port, known))
+}
+
 impl Resolver for Names {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().ok_or(ureq::Error::HostNotFound)?.trim_matches(['[', ']']);
-        let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-        let port = uri.port_u16().unwrap_or(default);
-        let found = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) if host.eq_ignore_ascii_case("localhost") => {
-                vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
-            }
-            Err(_) => self.look_up((host.to_owned(), port))?,
+        let (host, port, known) = known_addresses(uri).ok_or(ureq::Error::HostNotFound)?;
+        let found = match known {
+            Some(found) => found,
+            None => self.look_up((host.to_owned(), port))?,
         };
         if found.is_empty() {
             return Err(ureq::Error::HostNotFound);

@@ -9,8 +9,8 @@ use crossbeam_channel::Sender;
 use log::{debug, warn};
 
 use crate::api::{
-    API_VERSION, DrainResponse, Health, HealthReason, HealthStatus, HiveStatus, Readiness, ShutdownResponse,
-    ShutdownWorkers,
+    API_VERSION, BOOT_HEADER, DrainResponse, Health, HealthReason, HealthStatus, HiveStatus, Readiness,
+    ShutdownResponse, ShutdownWorkers,
 };
 use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Rules;
@@ -287,7 +287,11 @@ impl Service for Api {
             Err(error) => return Verdict::Answer(error.into_answer(correlation)),
         };
         if route == Route::Events {
-            let last = request.head.header("Last-Event-ID").and_then(|id| id.parse().ok());
+            // Numbers begin anew with the hive.
+            let is_other =
+                request.head.header(BOOT_HEADER).is_some_and(|boot| boot != self.picture.boot_id());
+            let last = request.head.header("Last-Event-ID").filter(|_| !is_other);
+            let last = last.and_then(|id| id.parse().ok());
             return Verdict::Stream(Box::new(EventStream::new(Arc::clone(&self.picture), last)));
         }
         match self.read(&route) {

@@ -192,7 +192,7 @@ impl Drop for Stage {
 }
 
 /// A range of ports that begins with a free one; the hive passes over those that are taken.
-fn free_ports() -> std::io::Result<String> {
+pub fn free_ports() -> std::io::Result<String> {
     let first = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().min(u16::MAX - limits::DEMO_PORTS);
     Ok(format!("{first}-{}", first + limits::DEMO_PORTS - 1))
 }

@@ -4,7 +4,7 @@ use super::transport::{parsed, refused};
 use super::{ClientError, HiveClient};
 use crate::api::{
     Devices, DrainRequest, DrainResponse, Health, Readiness, ShutdownRequest, ShutdownResponse,
-    ShutdownWorkers,
+    ShutdownWorkers, Status,
 };
 
 impl HiveClient {
@@ -44,6 +44,22 @@ impl HiveClient {
             503 => parsed(&answer.1).map_err(|_| refused(&answer)),
             _ => Err(refused(&answer)),
         }
+    }
+
+    /// `GET /v1/status`: the whole picture in one answer.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::BadUrl`].
+    ///
+    /// ```
+    /// # let hive = rbee_hive::mock::example::hive();
+    /// let status = hive.status()?;
+    /// println!("{} is {:?}: {} workers", status.hive_id, status.status, status.workers.len());
+    /// println!("{} bytes of its memory are promised", status.devices.cpu.promised_bytes);
+    /// # Ok::<(), rbee_hive::client::ClientError>(())
+    /// ```
+    pub fn status(&self) -> Result<Status, ClientError> {
+        self.read("/v1/status")
     }
 
     /// `GET /v1/devices`.

@@ -608,7 +608,7 @@ pub const CLIENT_RETURN_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait.
 pub const CLIENT_RETURN_MAX: Duration = Duration::from_secs(5);
 /// A stream that gives nothing for so long, because no connection lasts, ends with the error.
-pub const CLIENT_RETURN_WITHIN: Duration = Duration::from_secs(60);
+pub const CLIENT_RETURN_WITHIN: Duration = Duration::from_secs(30);
 /// What is read of a stream at once.
 pub const CLIENT_READ_BYTES: usize = 8 * 1024;
 /// A line of an event; a longer one is no hive's.
@@ -619,10 +619,14 @@ pub const CLIENT_EVENT_BYTES_MAX: usize = 512 * 1024;
 pub const PULL_RETURNS: u32 = 6;
 /// First wait before it does; doubles.
 pub const PULL_RETURN_FIRST: Duration = Duration::from_millis(500);
-/// How often in a row `logs --follow` comes back to a stream that broke without a line.
-pub const FOLLOW_RETURNS: u32 = 6;
-/// First wait before it does; doubles.
-pub const FOLLOW_RETURN_FIRST: Duration = Duration::from_millis(250);
+/// What `rbee-hive spawn --wait` waits unless it is told otherwise: the hive gives a worker up long before.
+pub const SPAWN_WAIT: Duration = Duration::from_secs(86_400);
+/// `rbee-hive spawn --timeout`.
+pub const SPAWN_WAITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+/// What `rbee-hive doctor` waits for an answer of a hive, a queen or a hub.
+pub const DOCTOR_WAIT: Duration = Duration::from_secs(5);
+/// What `rbee-hive stop` waits for an end: longer than the longest grace that people set.
+pub const STOP_WAIT: Duration = Duration::from_secs(600);
 /// Two drawings of its bar are so far apart.
 pub const PULL_REDRAW: Duration = Duration::from_millis(100);
 /// Without a terminal it says at least so often how far it is.

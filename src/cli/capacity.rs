@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
 use super::command::{Flag, Spec, Words};
+use super::screen::Screen;
 use super::table::{gib, table};
 use super::{CliError, Environment, Output, Task, json, task, value};
 use crate::api;
@@ -16,6 +17,7 @@ pub struct Command {
     hive: Hive,
     query: CapacityQuery,
     json: bool,
+    screen: Screen,
 }
 
 pub(super) const COMMAND: Spec<Typed> = Spec {
@@ -34,47 +36,47 @@ The exit code is 0 if it fits, 3 if it does not.
 /// The exit code for a model that does not fit.
 const DOES_NOT_FIT: u8 = 3;
 
-const FLAGS: [Flag<Typed>; 7] = [
-    Flag {
-        name: "device",
-        value: "DEVICE",
-        env: "",
-        default: "the one that spawn would choose",
-        repeatable: false,
-        help: "Where: cpu, gpu0, gpu0:1, or gpu0,gpu1 for both",
-        set: |typed, text| word(text).map(|v| typed.query.device = Some(v)),
-    },
-    Flag {
-        name: "ctx",
-        value: "N",
-        env: "",
-        default: "4096, or what the model was trained for",
-        repeatable: false,
-        help: "Context tokens, shared by all slots",
-        set: |typed, text| value::number(text, 1..=CTX_MAX).map(|v| typed.query.ctx = Some(v)),
-    },
-    Flag {
-        name: "parallel",
-        value: "N",
-        env: "",
-        default: "1",
-        repeatable: false,
-        help: "Slots: requests at once",
-        set: |typed, text| value::number(text, 1..=PARALLEL_MAX).map(|v| typed.query.parallel = Some(v)),
-    },
-    Flag {
-        name: "kind",
-        value: "KIND",
-        env: "",
-        default: "the one that spawn would choose",
-        repeatable: false,
-        help: "How the worker would be launched",
-        set: |typed, text| word(text).map(|v| typed.query.kind = Some(v)),
-    },
-    JSON,
-    URL,
-    TOKEN_FILE,
-];
+const FLAGS: [Flag<Typed>; 7] = [DEVICE, CTX, PARALLEL, KIND, JSON, URL, TOKEN_FILE];
+
+pub(super) const DEVICE: Flag<Typed> = Flag {
+    name: "device",
+    value: "DEVICE",
+    env: "",
+    default: "the one that spawn would choose",
+    repeatable: false,
+    help: "Where: cpu, gpu0, gpu0:1, or gpu0,gpu1 for both",
+    set: |typed, text| word(text).map(|v| typed.query.device = Some(v)),
+};
+
+pub(super) const CTX: Flag<Typed> = Flag {
+    name: "ctx",
+    value: "N",
+    env: "",
+    default: "4096, or what the model was trained for",
+    repeatable: false,
+    help: "Context tokens, shared by all slots",
+    set: |typed, text| value::number(text, 1..=CTX_MAX).map(|v| typed.query.ctx = Some(v)),
+};
+
+pub(super) const PARALLEL: Flag<Typed> = Flag {
+    name: "parallel",
+    value: "N",
+    env: "",
+    default: "1",
+    repeatable: false,
+    help: "Slots: requests at once",
+    set: |typed, text| value::number(text, 1..=PARALLEL_MAX).map(|v| typed.query.parallel = Some(v)),
+};
+
+pub(super) const KIND: Flag<Typed> = Flag {
+    name: "kind",
+    value: "KIND",
+    env: "",
+    default: "the one that spawn would choose",
+    repeatable: false,
+    help: "How the worker would be launched",
+    set: |typed, text| word(text).map(|v| typed.query.kind = Some(v)),
+};
 
 /// Reads `MODEL`.
 pub(super) fn model(typed: &mut Typed, text: &OsStr) -> Result<(), String> {
@@ -91,7 +93,12 @@ pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, Cl
         let hint = "name a model: rbee-hive capacity hf:org/repo:Q4_K_M --device gpu0";
         return Err(CliError::usage("MODEL is missing").with_hint(hint));
     }
-    Ok(Command { hive: Hive::new(typed, env)?, query: typed.query.clone(), json: typed.json })
+    Ok(Command {
+        hive: Hive::new(typed, env)?,
+        query: typed.query.clone(),
+        json: typed.json,
+        screen: Screen::of_stdout(env),
+    })
 }
 
 impl Task for Command {
@@ -101,12 +108,12 @@ impl Task for Command {
     /// If no hive answers, or it does not know.
     fn run(&self) -> Result<Output, CliError> {
         let capacity = self.hive.ask(|hive| hive.capacity(&self.query))?;
-        let output = if self.json { json(&capacity) } else { for_people(&capacity).into() };
+        let output = if self.json { json(&capacity) } else { for_people(self.screen, &capacity).into() };
         Ok(Output { exit_code: if capacity.fits { 0 } else { DOES_NOT_FIT }, ..output })
     }
 }
 
-fn for_people(Capacity { fits, message, answer }: &Capacity) -> String {
+fn for_people(screen: Screen, Capacity { fits, message, answer }: &Capacity) -> String {
     let mut rows = Vec::new();
     let mut row = |name: &str, bytes: u64| rows.push(vec![name.to_owned(), gib(bytes)]);
     if let Some(api::Breakdown { weights, kv_cache, compute, constant }) = answer.breakdown {
@@ -118,7 +125,7 @@ fn for_people(Capacity { fits, message, answer }: &Capacity) -> String {
     row("required", answer.required_bytes);
     row("available", answer.available_bytes);
     let device = answer.device.replace(char::is_control, "?");
-    let mut text = table(&[&format!("ON {device}"), ">MEMORY"], &rows);
+    let mut text = table(screen, &[&format!("ON {device}"), ">MEMORY"], &rows);
     match message {
         None if *fits => text.push_str("\nfits\n"),
         None => text.push_str("\ndoes not fit\n"),
@@ -146,7 +153,7 @@ mod tests {
             weights_bytes_max: None,
         };
         let message = Some("it would fit on gpu1".to_owned());
-        let text = for_people(&Capacity { fits: false, message, answer });
+        let text = for_people(Screen::PLAIN, &Capacity { fits: false, message, answer });
         let rows =
             ["weights 8.0", "KV cache 2.0", "compute 0.5", "constant 0.5", "required 11.0", "available 10.0"];
         let squeezed = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,12 +1,14 @@
 //! What the commands share that ask a running hive: their flags, and how they say that none answers.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::command::Flag;
 use super::{CliError, Environment, resolve, value};
-use crate::client::{CapacityQuery, ClientError, HiveClient};
+use crate::api::SpawnRequest;
+use crate::client::{CapacityQuery, ClientError, Code, HiveClient};
 use crate::id::{Token, WorkerId};
-use crate::limits::LOG_TAIL_LINES;
+use crate::limits::{LOG_TAIL_LINES, SPAWN_WAIT};
 use crate::models::ModelRef;
 
 /// What was typed after such a command.
@@ -28,8 +30,18 @@ pub(super) struct Typed {
     pub sha256: Option<String>,
     /// Of `capacity`; its model and its kind are those of any command with one.
     pub query: CapacityQuery,
+    /// Of `spawn`: what `query` does not have.
+    pub spawn: SpawnRequest,
+    pub wait: bool,
+    pub timeout: Duration,
+    /// Of `stop`.
+    pub force: bool,
+    pub no_wait: bool,
+    /// Of `drain`.
+    pub stop_idle: bool,
+    /// Of `stop`, `logs`; names or their beginnings.
+    pub worker_ids: Vec<WorkerId>,
     /// Of `logs`, like what follows.
-    pub worker_id: Option<WorkerId>,
     pub tail: usize,
     pub follow: bool,
     pub previous: bool,
@@ -50,7 +62,13 @@ impl Default for Typed {
             version: None,
             sha256: None,
             query: CapacityQuery::default(),
-            worker_id: None,
+            spawn: SpawnRequest::default(),
+            wait: false,
+            timeout: SPAWN_WAIT,
+            force: false,
+            no_wait: false,
+            stop_idle: false,
+            worker_ids: Vec::new(),
             tail: LOG_TAIL_LINES,
             follow: false,
             previous: false,
@@ -137,6 +155,43 @@ impl Hive {
             Some(token) => client.with_token(token.clone()),
             None => client,
         })
+    }
+
+    /// The name of the living worker that begins as each of what was typed; `None`: no name does.
+    pub(super) fn whole_ids(
+        &self,
+        client: &HiveClient,
+        typed: &[WorkerId],
+    ) -> Result<Vec<Option<WorkerId>>, CliError> {
+        let workers = client.workers().map_err(|error| self.explain(&error))?;
+        let whole = |typed: &WorkerId| {
+            let names = workers.iter().map(|worker| &worker.worker_id);
+            let mut fitting = names.filter(|name| name.as_str().starts_with(typed.as_str()));
+            match (fitting.next(), fitting.next()) {
+                // By name.
+                (Some(one), Some(another)) if one != typed => {
+                    let error =
+                        CliError::usage(format!("ID: {typed} is the beginning of several workers' names"));
+                    Err(error.with_hint(format!("write more of it: {one}, {another}")))
+                }
+                (one, _) => Ok(one.cloned()),
+            }
+        };
+        typed.iter().map(whole).collect()
+    }
+
+    /// The same about one worker, which there may not be.
+    pub(super) fn explain_worker(&self, error: &ClientError) -> CliError {
+        match error {
+            ClientError::Refused { status: 404, error: Some(object) } => {
+                let said = CliError::runtime(object.message.replace(char::is_control, "?"));
+                match error.code() {
+                    Some(Code::WorkerNotFound) => said.with_hint("`rbee-hive ps` lists the workers"),
+                    _ => said,
+                }
+            }
+            _ => self.explain(error),
+        }
     }
 
     /// What the user is told instead of an answer.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
 use super::command::{Flag, Spec};
+use super::screen::Screen;
 use super::table::{bar, gib, table};
 use super::{CliError, Environment, Output, Task, json, resolve, task};
 use crate::api;
@@ -19,6 +20,7 @@ use crate::sys;
 pub struct Command {
     source: Source,
     json: bool,
+    screen: Screen,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +68,7 @@ pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, Cl
     } else {
         Source::Hive(Hive::new(typed, env)?)
     };
-    Ok(Command { source, json: typed.json })
+    Ok(Command { source, json: typed.json, screen: Screen::of_stdout(env) })
 }
 
 impl Task for Command {
@@ -91,38 +93,35 @@ impl Task for Command {
         if self.json {
             return Ok(json(&devices));
         }
-        Ok(for_people(&devices).into())
+        Ok(for_people(self.screen, &devices).into())
     }
 }
 
-fn for_people(devices: &api::Devices) -> String {
+fn for_people(screen: Screen, devices: &api::Devices) -> String {
     let or_none = |figure: Option<u32>, unit: &str| figure.map_or("-".to_owned(), |n| format!("{n}{unit}"));
-    let memory = |total: u64, free: u64| [gib(total), gib(free), bar(total.saturating_sub(free), total)];
+    let memory = |total: u64, free: u64| [gib(total), gib(free), bar(total.saturating_sub(free), 0, total)];
     let cpu = &devices.cpu;
     let cores = format!("{} {}", cpu.cores, if cpu.cores == 1 { "core" } else { "cores" });
-    let row = |id: &str, name: String, memory: [String; 3], rest: [String; 4]| {
+    let row = |id: &str, name: String, memory: [String; 3], rest: [String; 3]| {
         [id.to_owned(), name].into_iter().chain(memory).chain(rest).collect::<Vec<_>>()
     };
     let none = || "-".to_owned();
     let ram = memory(cpu.ram_total_bytes, cpu.ram_available_bytes);
-    let mut rows = vec![row("cpu", cores, ram, [none(), none(), none(), String::new()])];
+    let mut rows = vec![row("cpu", cores, ram, [none(), none(), String::new()])];
     for gpu in &devices.gpus {
-        let notes = [(gpu.lost, "lost"), (gpu.shared_memory, "memory shared with cpu")];
+        let notes =
+            [(true, gpu.driver.as_str()), (gpu.lost, "lost"), (gpu.shared_memory, "memory shared with cpu")];
         let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note).collect();
         let figures = match gpu.vram_total_bytes {
             0 => [none(), none(), none()],
             total => memory(total, gpu.vram_free_bytes),
         };
-        let rest = [
-            or_none(gpu.temperature_c, " C"),
-            or_none(gpu.utilization_percent, "%"),
-            gpu.driver.clone(),
-            notes.join(", "),
-        ];
-        rows.push(row(&gpu.id, gpu.name.clone(), figures, rest));
+        let rest =
+            [or_none(gpu.temperature_c, " C"), or_none(gpu.utilization_percent, "%"), notes.join(", ")];
+        rows.push(row(&gpu.id, short(&gpu.name).to_owned(), figures, rest));
     }
     let mut text =
-        table(&["DEVICE", "NAME", ">MEMORY", ">FREE", "USED", ">TEMP", ">LOAD", "DRIVER", "NOTE"], &rows);
+        table(screen, &["DEVICE", "~NAME", ">MEMORY", ">FREE", "USED", ">TEMP", ">LOAD", "~NOTE"], &rows);
     let backends: Vec<&str> = devices.backends.iter().map(|backend| backend.as_str()).collect();
     text.push_str(&format!("\nbackends  {}\n", backends.join(", ")));
     text.push_str(&format!("models    {}\n", devices.models));
@@ -138,6 +137,11 @@ fn for_people(devices: &api::Devices) -> String {
         text.push_str(&format!("\nA driver does not answer: the GPUs are as they were {age} s ago.\n"));
     }
     text
+}
+
+/// A card's name without its vendor's.
+pub(super) fn short(name: &str) -> &str {
+    ["NVIDIA ", "AMD ", "Intel "].iter().find_map(|vendor| name.strip_prefix(vendor)).unwrap_or(name)
 }
 
 #[cfg(test)]
@@ -188,10 +192,10 @@ mod tests {
             age_s: Some(7),
         };
         let expected = "\
-DEVICE  NAME                       MEMORY      FREE  USED               TEMP  LOAD  DRIVER  NOTE
-cpu     8 cores                  32.0 GiB  30.0 GiB  [#.........]   6%     -     -  -
-gpu0    NVIDIA GeForce RTX 3090  24.0 GiB   6.0 GiB  [########..]  75%  61 C   97%  nvml
-gpu1    NVIDIA GPU                      -         -  -                     -     -  nvml    lost
+DEVICE  NAME              MEMORY      FREE  USED          TEMP  LOAD  NOTE
+cpu     8 cores         32.0 GiB  30.0 GiB  [#.........]     -     -
+gpu0    GeForce…X 3090  24.0 GiB   6.0 GiB  [########..]  61 C   97%  nvml
+gpu1    GPU                    -         -  -                -     -  nvml, lost
 
 backends  cpu, cuda
 models    2
@@ -199,6 +203,6 @@ disk      40.0 GiB free of 100.0 GiB
 
 A driver does not answer: the GPUs are as they were 7 s ago.
 ";
-        assert_eq!(for_people(&devices), expected);
+        assert_eq!(for_people(Screen::PLAIN, &devices), expected);
     }
 }

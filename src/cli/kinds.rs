@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
 use super::command::{Flag, Spec, Words};
+use super::screen::Screen;
 use super::table::table;
 use super::{CliError, Environment, Output, Task, provision, resolve, task, value};
 use crate::api::{KindInfo, KindList};
@@ -26,6 +27,8 @@ pub enum Command {
         hive: Hive,
         /// As JSON.
         json: bool,
+        /// Where they are shown.
+        screen: Screen,
     },
     /// Show the kinds that a hive with these files and programs would have.
     Local {
@@ -33,6 +36,8 @@ pub enum Command {
         kinds: Kinds,
         /// As JSON.
         json: bool,
+        /// Where they are shown.
+        screen: Screen,
     },
     /// Check manifests.
     Check {
@@ -175,8 +180,9 @@ const RM_FLAGS: [Flag<Typed>; 3] =
 const FILES_MAX: usize = 1024;
 
 fn listed(typed: Typed, env: Environment<'_>) -> Result<Command, CliError> {
+    let screen = Screen::of_stdout(env);
     if !typed.local {
-        return Ok(Command::OfHive { hive: Hive::new(&typed, env)?, json: typed.json });
+        return Ok(Command::OfHive { hive: Hive::new(&typed, env)?, json: typed.json, screen });
     }
     let given = Kinds::load(&typed.kind_files, &typed.workers).map_err(resolve::kinds_error)?;
     let named = typed.workers.into_iter().map(|(kind, _)| kind);
@@ -186,7 +192,7 @@ fn listed(typed: Typed, env: Environment<'_>) -> Result<Command, CliError> {
         |_| given.clone(),
         |dir| Kinds::clone(&Shelf::open(&dir, given.clone(), named, None).kinds().get()),
     );
-    Ok(Command::Local { kinds, json: typed.json })
+    Ok(Command::Local { kinds, json: typed.json, screen })
 }
 
 fn file(typed: &mut Checked, text: &OsStr) -> Result<(), String> {
@@ -197,8 +203,8 @@ fn file(typed: &mut Checked, text: &OsStr) -> Result<(), String> {
 impl Task for Command {
     fn run(&self) -> Result<Output, CliError> {
         Ok(match self {
-            Self::OfHive { hive, json } => shown(hive.ask(|hive| hive.kinds())?, *json),
-            Self::Local { kinds, json } => shown(local(kinds)?, *json),
+            Self::OfHive { hive, json, screen } => shown(*screen, hive.ask(|hive| hive.kinds())?, *json),
+            Self::Local { kinds, json, screen } => shown(*screen, local(kinds)?, *json),
             Self::Check { files, json } => check(files, *json)?,
             Self::Schema => schema::text().into(),
             Self::Remove { hive, kind, json } => {
@@ -226,7 +232,7 @@ fn local(kinds: &Kinds) -> Result<Vec<KindInfo>, CliError> {
     Ok(kinds)
 }
 
-fn shown(kinds: Vec<KindInfo>, json: bool) -> Output {
+fn shown(screen: Screen, kinds: Vec<KindInfo>, json: bool) -> Output {
     if json {
         return super::json(&KindList { kinds });
     }
@@ -242,7 +248,7 @@ fn shown(kinds: Vec<KindInfo>, json: bool) -> Output {
         ]
     };
     let rows: Vec<_> = kinds.iter().map(row).collect();
-    table(&["KIND", "PROTOCOL", "BACKENDS", "PROGRAM", "VERSION", "SOURCE"], &rows).into()
+    table(screen, &["KIND", "PROTOCOL", "~BACKENDS", "~PROGRAM", "~VERSION", "SOURCE"], &rows).into()
 }
 
 fn check(files: &[PathBuf], as_json: bool) -> Result<Output, CliError> {
@@ -326,6 +332,6 @@ KIND          PROTOCOL  BACKENDS  PROGRAM            VERSION     SOURCE
 llama-server  probe     cpu,cuda  /opt/llama-server  5000 (abc)  builtin
 mine          native    cpu,cuda  not found          -           file
 ";
-        assert_eq!(shown(vec![here, absent], false).text, expected);
+        assert_eq!(shown(Screen::PLAIN, vec![here, absent], false).text, expected);
     }
 }

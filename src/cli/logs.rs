@@ -10,14 +10,12 @@ use signal_hook::consts::SIGINT;
 
 use super::client::{Hive, TOKEN_FILE, Typed, URL};
 use super::command::{Flag, Spec, Words};
+use super::pull::INTERRUPTED;
 use super::{CliError, Environment, Output, Task, task, value};
 use crate::client::{ClientError, HiveClient};
 use crate::id::WorkerId;
-use crate::limits::{FOLLOW_RETURN_FIRST, FOLLOW_RETURNS, LOG_TAIL_LINES_MAX};
+use crate::limits::LOG_TAIL_LINES_MAX;
 use crate::logging::is_hazard;
-
-/// What a shell says of a command that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
 
 /// Whose log is to be shown, and how much of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,18 +54,7 @@ const FLAGS: [Flag<Typed>; 5] = [
         help: "The last so many lines",
         set: |typed, text| value::number(text, 0..=LOG_TAIL_LINES_MAX).map(|v| typed.tail = v),
     },
-    Flag {
-        name: "follow",
-        value: "",
-        env: "",
-        default: "what is there",
-        repeatable: false,
-        help: "Go on as the log grows, until the worker is gone",
-        set: |typed, _| {
-            typed.follow = true;
-            Ok(())
-        },
-    },
+    FOLLOW,
     Flag {
         name: "previous",
         value: "",
@@ -84,17 +71,30 @@ const FLAGS: [Flag<Typed>; 5] = [
     TOKEN_FILE,
 ];
 
+pub(super) const FOLLOW: Flag<Typed> = Flag {
+    name: "follow",
+    value: "",
+    env: "",
+    default: "what is there",
+    repeatable: false,
+    help: "Go on as the log grows, until the worker is gone",
+    set: |typed, _| {
+        typed.follow = true;
+        Ok(())
+    },
+};
+
 /// Reads `ID`, or its beginning.
 pub(super) fn worker_id(typed: &mut Typed, text: &OsStr) -> Result<(), String> {
     let id = text.to_str().and_then(|text| text.parse().ok());
-    typed.worker_id = Some(id.ok_or("is no worker's name")?);
+    typed.worker_ids.push(id.ok_or("is no worker's name")?);
     Ok(())
 }
 
 /// What `typed` and `env` mean.
 pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, CliError> {
     let missing = || CliError::usage("ID is missing").with_hint("name a worker: rbee-hive logs ID --follow");
-    let worker_id = typed.worker_id.clone().ok_or_else(missing)?;
+    let worker_id = typed.worker_ids.first().cloned().ok_or_else(missing)?;
     if typed.follow && typed.previous {
         return Err(CliError::usage("a run that is over cannot be followed: --previous or --follow"));
     }
@@ -111,44 +111,24 @@ impl Task for Command {
         let mut out = io::stdout();
         let is_terminal = out.is_terminal();
         let client = self.hive.client()?;
-        let id = self.whole_id(&client)?;
+        // One that no living worker has may be of one that is gone.
+        let found = self.hive.whole_ids(&client, std::slice::from_ref(&self.worker_id))?;
+        let id = found.into_iter().flatten().next().unwrap_or_else(|| self.worker_id.clone());
         if self.follow {
-            signal_hook::flag::register_conditional_shutdown(
-                SIGINT,
-                INTERRUPTED,
-                Arc::new(AtomicBool::new(true)),
-            )
-            .map_err(|error| CliError::runtime(format!("signals cannot be listened to: {error}")))?;
+            until_ctrl_c()?;
             self.follow(&client, &id, is_terminal, &mut out)?;
             return Ok(String::new().into());
         }
         let text =
             if self.previous { client.previous_logs(&id, self.tail) } else { client.logs(&id, self.tail) };
-        let text = text.map_err(|error| self.explain(&error))?;
+        let text = text.map_err(|error| self.hive.explain_worker(&error))?;
         let text: String = text.split_inclusive('\n').map(|line| shown(line, is_terminal)).collect();
         Ok(text.into())
     }
 }
 
 impl Command {
-    /// The name that begins as what was typed. One that no living worker has may be of one that is gone.
-    fn whole_id(&self, client: &HiveClient) -> Result<WorkerId, CliError> {
-        let typed = &self.worker_id;
-        let workers = client.workers().map_err(|error| self.hive.explain(&error))?;
-        let names = workers.into_iter().map(|worker| worker.worker_id);
-        let mut fitting = names.filter(|name| name.as_str().starts_with(typed.as_str())).peekable();
-        match (fitting.next(), fitting.peek()) {
-            (Some(one), None) => Ok(one),
-            (Some(one), Some(another)) if one != *typed => {
-                let error =
-                    CliError::usage(format!("ID: {typed} is the beginning of several workers' names"));
-                Err(error.with_hint(format!("write more of it: {one}, {another}")))
-            }
-            _ => Ok(typed.clone()),
-        }
-    }
-
-    /// Writes each line as it comes. Comes back to a stream that breaks, after the last line that came.
+    /// Writes each line as it comes.
     fn follow(
         &self,
         client: &HiveClient,
@@ -156,53 +136,33 @@ impl Command {
         is_terminal: bool,
         out: &mut impl Write,
     ) -> Result<(), CliError> {
-        let (mut last, mut broken, mut wait) = (None, 0, FOLLOW_RETURN_FIRST);
-        let mut has_begun = false;
-        loop {
-            let error = match client.follow_logs(id, self.tail, last) {
-                Err(error) => error,
-                Ok(lines) => {
-                    has_begun = true;
-                    let mut failed = None;
-                    for line in lines.once() {
-                        let (place, line) = match line {
-                            Ok(line) => line,
-                            Err(error) => {
-                                failed = Some(error);
-                                break;
-                            }
-                        };
-                        match out.write_all(shown(&line, is_terminal).as_bytes()).and_then(|()| out.flush()) {
-                            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                            Err(error) => {
-                                return Err(CliError::runtime(format!("stdout cannot be written: {error}")));
-                            }
-                            Ok(()) => {}
-                        }
-                        last = place.or(last);
-                        (broken, wait) = (0, FOLLOW_RETURN_FIRST);
-                    }
-                    let Some(error) = failed else { return Ok(()) };
-                    error
-                }
-            };
-            let is_final = matches!(&error, ClientError::Refused { status, .. } if *status < 500);
-            broken += 1;
-            if is_final || !has_begun || broken > FOLLOW_RETURNS {
-                return Err(self.explain(&error));
+        let explained = |error: ClientError| self.hive.explain_worker(&error);
+        for line in client.follow_logs(id, self.tail, None).map_err(explained)? {
+            let (_, line) = line.map_err(explained)?;
+            if !still_read(out, &shown(&line, is_terminal))? {
+                break;
             }
-            std::thread::sleep(wait);
-            wait *= 2;
         }
+        Ok(())
     }
+}
 
-    fn explain(&self, error: &ClientError) -> CliError {
-        match error {
-            ClientError::Refused { status: 404, error: Some(error) } => {
-                CliError::runtime(error.message.replace(char::is_control, "?"))
-            }
-            _ => self.hive.explain(error),
-        }
+/// From now on Ctrl-C ends the process at once, with the exit code that says so.
+pub(super) fn until_ctrl_c() -> Result<(), CliError> {
+    let end = signal_hook::flag::register_conditional_shutdown(
+        SIGINT,
+        INTERRUPTED.into(),
+        Arc::new(AtomicBool::new(true)),
+    );
+    end.map(drop).map_err(|error| CliError::runtime(format!("signals cannot be listened to: {error}")))
+}
+
+/// Writes to stdout at once, and tells whether somebody still reads it.
+pub(super) fn still_read(out: &mut impl Write, text: &str) -> Result<bool, CliError> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::runtime(format!("stdout cannot be written: {error}"))),
+        Ok(()) => Ok(true),
     }
 }
 

@@ -18,17 +18,27 @@ use crate::process::{guard, version_child};
 mod capacity;
 pub(crate) mod client;
 mod command;
+mod completions;
 mod devices;
+mod doctor;
+mod drain;
+mod events;
 mod help;
 mod kinds;
 mod logs;
+mod manual;
 mod models;
 mod provision;
+mod ps;
 mod pull;
 pub(crate) mod resolve;
 mod rm;
+mod screen;
 mod serve;
 mod shutdown;
+mod spawn;
+mod status;
+mod stop;
 mod table;
 mod value;
 
@@ -126,14 +136,36 @@ impl fmt::Display for CliError {
 impl std::error::Error for CliError {}
 
 /// All commands, as help lists them.
-const GROUPS: [(&str, &[&dyn Entry]); 4] = [
-    ("The hive", &[&serve::COMMAND, &shutdown::COMMAND]),
-    ("Workers", &[&logs::COMMAND, &capacity::COMMAND, &devices::COMMAND]),
+const GROUPS: [(&str, &[&dyn Entry]); 5] = [
+    (
+        "The hive",
+        &[
+            &serve::COMMAND,
+            &status::COMMAND,
+            &events::COMMAND,
+            &drain::DRAIN,
+            &drain::UNDRAIN,
+            &shutdown::COMMAND,
+            &doctor::COMMAND,
+        ],
+    ),
+    (
+        "Workers",
+        &[
+            &spawn::COMMAND,
+            &ps::COMMAND,
+            &logs::COMMAND,
+            &stop::COMMAND,
+            &capacity::COMMAND,
+            &devices::COMMAND,
+        ],
+    ),
     ("Models", &[&pull::COMMAND, &models::COMMAND, &rm::COMMAND]),
     (
         "Kinds of workers",
         &[&kinds::COMMAND, &kinds::CHECK, &kinds::SCHEMA, &kinds::REMOVE, &provision::COMMAND],
     ),
+    ("The command line itself", &[&completions::COMMAND, &manual::COMMAND]),
 ];
 
 fn commands() -> impl Iterator<Item = &'static dyn Entry> {
@@ -174,7 +206,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: Environment<'_>) -> Re
 }
 
 fn find(name: &str) -> Option<&'static dyn Entry> {
-    commands().find(|command| command.about().name == name)
+    commands().chain([&completions::ASK as &dyn Entry]).find(|command| command.about().name == name)
 }
 
 fn unknown_command(name: &str) -> CliError {

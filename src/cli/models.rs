@@ -2,6 +2,7 @@
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
 use super::command::{Flag, Spec};
+use super::screen::Screen;
 use super::table::{size, table};
 use super::{CliError, Environment, Output, Task, json, task};
 use crate::api::{Model, ModelList};
@@ -11,6 +12,7 @@ use crate::api::{Model, ModelList};
 pub struct Command {
     hive: Hive,
     json: bool,
+    screen: Screen,
 }
 
 pub(super) const COMMAND: Spec<Typed> = Spec {
@@ -30,7 +32,7 @@ const SHORT: usize = 8;
 
 /// What `typed` and `env` mean.
 pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, CliError> {
-    Ok(Command { hive: Hive::new(typed, env)?, json: typed.json })
+    Ok(Command { hive: Hive::new(typed, env)?, json: typed.json, screen: Screen::of_stdout(env) })
 }
 
 impl Task for Command {
@@ -43,11 +45,11 @@ impl Task for Command {
         if self.json {
             return Ok(json(&ModelList { models }));
         }
-        Ok(for_people(&models).into())
+        Ok(for_people(self.screen, &models).into())
     }
 }
 
-fn for_people(models: &[Model]) -> String {
+fn for_people(screen: Screen, models: &[Model]) -> String {
     let row = |model: &Model| {
         let revision = model.revision.as_deref().unwrap_or("-");
         let states = [(model.in_use, "in use"), (model.partial, "partial")];
@@ -62,7 +64,7 @@ fn for_people(models: &[Model]) -> String {
         ]
     };
     let rows: Vec<_> = models.iter().map(row).collect();
-    let mut text = table(&["MODEL", "REVISION", ">SIZE", ">FILES", "LAST USED", "STATE"], &rows);
+    let mut text = table(screen, &["~MODEL", "REVISION", ">SIZE", ">FILES", "LAST USED", "STATE"], &rows);
     let leftovers = models.iter().fold(0_u64, |sum, model| sum.saturating_add(model.leftover_bytes));
     if leftovers > 0 {
         text.push_str(&format!("\nleftovers of downloads  {}\n", size(leftovers)));
@@ -112,7 +114,7 @@ hf:o/?[2J    -             0 B      0  -                 -
 
 leftovers of downloads  3.0 MiB
 ";
-        assert_eq!(for_people(&[whole, rest]), expected);
-        assert_eq!(for_people(&[]).lines().count(), 1);
+        assert_eq!(for_people(Screen::PLAIN, &[whole, rest]), expected);
+        assert_eq!(for_people(Screen::PLAIN, &[]).lines().count(), 1);
     }
 }

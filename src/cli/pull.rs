@@ -26,7 +26,7 @@ use show::{Look, Show};
 /// Columns of a terminal that does not tell.
 const WIDTH: usize = 80;
 /// What a shell says of a command that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// What is to be fetched, and how it is shown.
 #[derive(Debug, Clone, PartialEq)]

@@ -40,6 +40,8 @@ pub(super) struct Typed {
     pub threads: usize,
     pub max_connections: usize,
     pub log_format: LogFormat,
+    /// Of `doctor`.
+    pub json: bool,
 }
 
 impl Default for Typed {
@@ -71,6 +73,7 @@ impl Default for Typed {
             threads: 4,
             max_connections: 1024,
             log_format: LogFormat::Text,
+            json: false,
         }
     }
 }
@@ -86,11 +89,14 @@ A flag that is not given is read from the environment: RBEE_HIVE_ and its name
 A duration is a number with ms, s, m or h, or plain seconds.
 ",
     words: None,
-    flags: &FLAGS,
+    flags: FLAGS,
     read: |typed, env| Ok(Parsed::Serve(Box::new(resolve::config(typed, env)?))),
 };
 
-const FLAGS: [Flag<Typed>; 26] = [
+const FLAGS: &[Flag<Typed>] = FLAGS_AND_JSON.split_at(FLAGS_AND_JSON.len() - 1).0;
+
+/// Those of `serve`, and at their end `--json`, for who looks at what they mean.
+pub(super) const FLAGS_AND_JSON: [Flag<Typed>; 27] = [
     Flag {
         name: "bind",
         value: "ADDR",
@@ -338,6 +344,18 @@ const FLAGS: [Flag<Typed>; 26] = [
         help: "How the log looks; its level is set by RUST_LOG",
         set: |typed, text| value::log_format(text).map(|v| typed.log_format = v),
     },
+    Flag {
+        name: "json",
+        value: "",
+        env: "",
+        default: "lines for people",
+        repeatable: false,
+        help: "Print JSON",
+        set: |typed, _| {
+            typed.json = true;
+            Ok(())
+        },
+    },
 ];
 
 #[cfg(test)]
@@ -351,7 +369,7 @@ mod tests {
     #[test]
     fn each_flag_is_there_once_with_help_and_the_variable_of_its_name() {
         let mut names = BTreeSet::new();
-        for flag in &FLAGS {
+        for flag in FLAGS {
             assert!(names.insert(flag.name), "--{} is there twice", flag.name);
             assert_eq!(flag.env, format!("RBEE_HIVE_{}", flag.name.to_ascii_uppercase().replace('-', "_")));
             assert!(!flag.value.is_empty() && !flag.default.is_empty(), "--{}", flag.name);
@@ -391,7 +409,7 @@ mod tests {
     #[test]
     fn no_flag_takes_nothing_or_bytes_that_are_no_text_where_text_is_meant() {
         use std::os::unix::ffi::OsStrExt as _;
-        for flag in &FLAGS {
+        for flag in FLAGS {
             let set = |bytes| (flag.set)(&mut Typed::default(), OsStr::from_bytes(bytes));
             assert!(set(b"").is_err(), "--{}", flag.name);
             let takes_a_path = ["PATH", "DIR"].contains(&flag.value);

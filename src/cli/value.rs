@@ -153,11 +153,17 @@ pub(super) fn device(value: &OsStr) -> Read<Device> {
 pub(super) fn reserve(value: &OsStr) -> Read<(Device, u64)> {
     let wrong = || "must be DEVICE=SIZE, like gpu0=1GiB or cpu=512MiB".to_owned();
     let (device, bytes) = text(value)?.split_once('=').ok_or_else(wrong)?;
-    Ok((device.parse().map_err(|()| wrong())?, size(bytes).ok_or_else(wrong)?))
+    Ok((device.parse().map_err(|()| wrong())?, bytes_of(bytes).ok_or_else(wrong)?))
+}
+
+/// A number of bytes, as [`reserve`] has it.
+pub(super) fn size(value: &OsStr) -> Read<u64> {
+    let wrong = || "must be a size like 6GiB or 512MiB".to_owned();
+    bytes_of(text(value)?).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
 /// A number of bytes: plain, or of `KiB`, `MiB`, `GiB`, `TiB` (also without `iB`), with a fraction or not.
-fn size(text: &str) -> Option<u64> {
+fn bytes_of(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let plain = digits.starts_with(|c: char| c.is_ascii_digit())
         && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');

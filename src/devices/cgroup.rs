@@ -68,6 +68,11 @@ impl Cgroups {
         unified.chain(split)
     }
 
+    /// The limit of processes and threads in each cgroup of version 2 that has one.
+    pub fn tasks(&self) -> impl Iterator<Item = u64> {
+        self.unified.iter().filter_map(|dir| read_number(&dir.join("pids.max")))
+    }
+
     /// Where the kernel may count whom it kills in the narrowest of them, the best first.
     pub fn oom_files(&self) -> impl Iterator<Item = PathBuf> {
         let unified = self.unified.first().map(|dir| dir.join("memory.events"));

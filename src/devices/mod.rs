@@ -40,6 +40,11 @@ pub use probe::ProbeConfig;
 pub use watch::{Devices, start};
 pub use wire::{disk, wire};
 
+/// The tightest limit of processes and threads that a cgroup of this process has.
+pub fn tasks_max() -> Option<u64> {
+    cgroup::Cgroups::find("/proc".as_ref(), "/sys".as_ref()).ok()?.tasks().min()
+}
+
 /// All devices at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {

@@ -54,7 +54,10 @@ fn the_end_of_a_log_by_the_beginning_of_a_name() {
     }
     assert_eq!(text(&logs(&hive, &[&id]).stdout).lines().count(), 11);
     let nobody = logs(&hive, &["nobody"]);
-    assert_eq!((nobody.status.code(), text(&nobody.stderr)), (Some(1), "error: there is no such worker\n"));
+    assert_eq!(
+        (nobody.status.code(), text(&nobody.stderr)),
+        (Some(1), "error: there is no such worker\nhint: `rbee-hive ps` lists the workers\n")
+    );
     for wrong in [&["a/b"][..], &[], &[&id, "-f", "--previous"], &[&id, "-x"], &[&id, "-n", "-1"]] {
         assert_eq!(logs(&hive, wrong).status.code(), Some(2), "{wrong:?}");
     }
@@ -136,7 +139,7 @@ fn following_ends_with_the_hive_and_says_so_where_it_was_not_asked_to() {
     killed.signal(9);
     killed.wait_exit();
     left.into_iter().filter(|pid| *pid != of_killed.id()).for_each(|pid| kill(pid, 9));
-    // It comes back for 16 s, and then gives up.
+    // It comes back for 30 s, and then gives up.
     assert_eq!(rest(&mut out), "");
     let ended = of_killed.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1));

@@ -79,6 +79,13 @@ impl HubConfig {
     }
 }
 
+impl HubConfig {
+    /// Where the hub is; nothing if it is not to be asked.
+    pub(crate) fn address(&self) -> Option<String> {
+        (!self.is_offline).then(|| self.endpoint.0.uri().to_string())
+    }
+}
+
 impl Endpoint {
     /// The URL of `rest`, which begins with a slash and is quoted.
     pub(super) fn url(&self, rest: &str) -> Option<Url> {

@@ -4,16 +4,44 @@
 
 use std::collections::BTreeMap;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::{Backend, WorkerId};
+use crate::limits::{
+    CTX_MAX, DEVICES_PER_WORKER_MAX, EXTRA_ARG_BYTES_MAX, EXTRA_ARGS_MAX, MEMORY_BYTES_MAX,
+    MODEL_REF_BYTES_MAX, PARALLEL_MAX,
+};
+
+macro_rules! hub_ref {
+    () => {
+        concat!(
+            "(hf|HF):",
+            "[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?/[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?",
+            "(:([A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?|([ -.0-9;-\\?A-\\[\\]-~]+/)*[ -.0-9;-\\?A-\\[\\]-~]+\\.[gG][gG][uU][fF]))?",
+            "(@[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*)?"
+        )
+    };
+}
+/// What a reference to a model of the hub matches; beyond that it has no `..`, no `--` in a name, and at most
+/// [`MODEL_REF_BYTES_MAX`] characters.
+pub const HUB_REF_PATTERN: &str = concat!("^", hub_ref!(), "$");
+/// What a reference to a model matches; beyond that as [`HUB_REF_PATTERN`].
+pub const MODEL_REF_PATTERN: &str = concat!("^(", hub_ref!(), "|file:/[ -\\[\\]-~]*)$");
+/// What the name of a kind matches.
+pub const KIND_PATTERN: &str = "^[a-z0-9][a-z0-9-]{0,63}$";
+/// What the names of devices match, joined by commas; in a query a number is one as well.
+pub const DEVICES_PATTERN: &str =
+    "^(cpu|gpu(0|[1-9][0-9]{0,3})(:(0|[1-9][0-9]{0,3}))?|gpu(0|[1-9][0-9]{0,3})(,gpu(0|[1-9][0-9]{0,3}))*)$";
+/// What a time matches.
+pub const TIME_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z$";
 
 /// Version of this interface, as `/health` tells it.
 pub const API_VERSION: &str = "v1";
 
 /// `GET /health`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// Liveness.
     pub status: HealthStatus,
@@ -27,20 +55,21 @@ pub struct Health {
 }
 
 /// Something that is wrong with a hive, while it goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HealthReason {
     /// What, in a word; a later version may know others.
     pub code: String,
     /// What, for a person.
     pub message: String,
     /// When it was first met.
+    #[schemars(regex(pattern = TIME_PATTERN))]
     pub since: String,
     /// How often it was met since then.
     pub count: u64,
 }
 
 /// `status` of [`Health`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthStatus {
     /// All is well.
@@ -52,7 +81,7 @@ pub enum HealthStatus {
 }
 
 /// `GET /ready`: 200 if the hive takes spawns, else 503.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Readiness {
     /// It takes spawns.
@@ -65,7 +94,7 @@ pub enum Readiness {
 }
 
 /// A worker's state on the wire; more states inside are mapped onto these four.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// On its way, or between two runs.
@@ -99,7 +128,7 @@ impl State {
 }
 
 /// What a spawning worker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Its model is being fetched.
@@ -113,7 +142,7 @@ pub enum Phase {
 }
 
 /// What a worker says of itself, or what its silence says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerHealth {
     /// It answers.
@@ -125,7 +154,7 @@ pub enum WorkerHealth {
 }
 
 /// The end of a worker's process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Exit {
     /// Exit code, if it ended by itself.
     pub code: Option<i32>,
@@ -154,7 +183,7 @@ pub const AVAILABLE_HEADER: &str = "X-Rbee-Available-Bytes";
 pub const DEVICE_HEADER: &str = "X-Rbee-Device";
 
 /// The figures of `GET /v1/capacity`: the `details` where a model does not fit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CapacityAnswer {
     /// The device, or several joined by commas.
     pub device: String,
@@ -173,7 +202,7 @@ pub struct CapacityAnswer {
 }
 
 /// Memory of a worker by what it is for, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Breakdown {
     /// The model's tensors.
     pub weights: u64,
@@ -186,7 +215,7 @@ pub struct Breakdown {
 }
 
 /// Something that would fit: one of these differs from what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Suggestion {
     /// Another device, or several joined by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,7 +234,7 @@ pub struct Suggestion {
 }
 
 /// A worker as listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Worker {
     /// Its name.
     pub worker_id: WorkerId,
@@ -243,59 +272,73 @@ pub struct Worker {
     /// Memory of its process tree, resident; unknown until it was looked at.
     pub memory_bytes: Option<u64>,
     /// When its present run was launched.
+    #[schemars(regex(pattern = TIME_PATTERN))]
     pub started_at: Option<String>,
     /// When it last said, or answered, that it lives.
+    #[schemars(regex(pattern = TIME_PATTERN))]
     pub last_heartbeat: Option<String>,
     /// When it last had work.
+    #[schemars(regex(pattern = TIME_PATTERN))]
     pub last_activity: Option<String>,
     /// The end of its last run.
     pub exit: Option<Exit>,
 }
 
 /// `GET /v1/workers/list`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerList {
     /// All that live, by name.
     pub workers: Vec<Worker>,
 }
 
 /// `POST /v1/workers/spawn`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SpawnRequest {
-    /// What to serve: `hf:org/repo[:QUANT]` or `file:/path`.
+    /// What to serve: `hf:org/repo[:QUANT|:path/file.gguf][@revision]` or `file:/path`.
+    #[schemars(length(max = MODEL_REF_BYTES_MAX), regex(pattern = MODEL_REF_PATTERN))]
     pub model_ref: String,
-    /// Where: `cpu`, `gpu0`, a MIG instance `gpu0:1`, or several GPUs joined by commas, over which the model is split.
+    /// Where: `cpu`, `gpu0`, a MIG instance `gpu0:1`, or several GPUs joined by commas, over which the model is split. On
+    /// the wire also a number, or a list.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "devices_schema")]
     pub device: Option<String>,
     /// What computes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Backend>")]
     pub backend: Option<String>,
     /// How to launch it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = KIND_PATTERN))]
     pub kind: Option<String>,
     /// Context tokens, shared by all slots.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = CTX_MAX))]
     pub ctx: Option<u32>,
     /// Slots.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = PARALLEL_MAX))]
     pub parallel: Option<u32>,
-    /// The port to take if it is free.
+    /// The port to take if it is free; one of `--worker-ports`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port_hint: Option<u16>,
-    /// Further environment.
+    /// Further environment, as far as the kind allows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
     /// Further arguments, of those that the kind allows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = EXTRA_ARGS_MAX), inner(length(max = EXTRA_ARG_BYTES_MAX)))]
     pub extra_args: Option<Vec<String>>,
-    /// Memory that it takes, in bytes, in place of the estimate.
+    /// Memory to promise it, in bytes, in place of the estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MEMORY_BYTES_MAX))]
     pub memory_bytes: Option<u64>,
     /// Idle workers that are not pinned may be stopped for it.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[schemars(with = "Option<bool>")]
     pub make_room: bool,
     /// It is never stopped to make room for another.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[schemars(with = "Option<bool>")]
     pub pinned: bool,
 }
 
@@ -306,8 +349,22 @@ impl SpawnRequest {
     }
 }
 
+fn devices_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [
+            { "type": "string", "pattern": DEVICES_PATTERN },
+            { "type": "integer", "minimum": 0, "maximum": u16::MAX },
+            {
+                "type": "array", "minItems": 1, "maxItems": DEVICES_PER_WORKER_MAX, "uniqueItems": true,
+                "items": { "type": "string", "pattern": "^gpu(0|[1-9][0-9]{0,3})$" },
+            },
+            { "type": "null" },
+        ],
+    })
+}
+
 /// The answer to a spawn: 202.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SpawnResponse {
     /// Its name.
     pub worker_id: WorkerId,
@@ -318,14 +375,15 @@ pub struct SpawnResponse {
 }
 
 /// `POST /v1/models/download`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DownloadRequest {
     /// What to fetch: `hf:org/repo[:QUANT|:path/file.gguf][@revision]`.
+    #[schemars(length(max = MODEL_REF_BYTES_MAX), regex(pattern = HUB_REF_PATTERN))]
     pub model_ref: String,
 }
 
 /// The answer to that: 202, or 200 if the model is there already.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DownloadResponse {
     /// What its progress is asked for by; `cached` if the model is there already.
     pub download_id: String,
@@ -334,7 +392,7 @@ pub struct DownloadResponse {
 }
 
 /// How far a download is: the data of an event of `GET /v1/models/download/progress`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "stage", rename_all = "lowercase")]
 pub enum Progress {
     /// Bytes come, or will when it is its turn.
@@ -367,7 +425,7 @@ pub enum Progress {
 }
 
 /// What a hive does: the data of a `hive` event of `GET /v1/events`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HiveEvent {
     /// What it does.
     pub status: HiveStatus,
@@ -378,7 +436,7 @@ pub struct HiveEvent {
 }
 
 /// How far a download is: the data of a `download` event of `GET /v1/events`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DownloadEvent {
     /// Which one.
     pub download_id: String,
@@ -388,7 +446,7 @@ pub struct DownloadEvent {
 }
 
 /// `GET /v1/models`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
     /// What is in the model cache: one entry for each revision of a repository, sorted by name; the newest of
     /// its revisions first.
@@ -396,7 +454,7 @@ pub struct ModelList {
 }
 
 /// A revision of a repository in the model cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     /// `hf:org/repo`.
     pub model_ref: String,
@@ -410,6 +468,7 @@ pub struct Model {
     /// All of them, in bytes, each blob once.
     pub size_bytes: u64,
     /// When one of its files was last read or written.
+    #[schemars(regex(pattern = TIME_PATTERN))]
     pub last_used: Option<String>,
     /// Whether a worker uses it.
     pub in_use: bool,
@@ -426,7 +485,7 @@ pub struct Model {
 }
 
 /// A file of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFile {
     /// Its path in the repository.
     pub name: String,
@@ -435,7 +494,7 @@ pub struct ModelFile {
 }
 
 /// `POST /v1/workers/ready`: a native worker has bound its port and loaded its model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadyCallback {
     /// Its name.
     pub worker_id: WorkerId,
@@ -449,11 +508,12 @@ pub struct ReadyCallback {
     pub device: String,
     /// Requests it can serve at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = PARALLEL_MAX))]
     pub slots_total: Option<u32>,
 }
 
 /// `POST /v1/heartbeat`: a native worker lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerHeartbeat {
     /// Its name.
     pub worker_id: WorkerId,
@@ -466,14 +526,16 @@ pub struct WorkerHeartbeat {
     pub state: Option<ReportedState>,
     /// Requests it can serve at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = PARALLEL_MAX))]
     pub slots_total: Option<u32>,
-    /// How many of them are free.
+    /// How many of them are free; at most `slots_total`, where that is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = PARALLEL_MAX))]
     pub slots_available: Option<u32>,
 }
 
 /// What a worker may say of its health.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportedHealth {
     /// All is well.
@@ -483,7 +545,7 @@ pub enum ReportedHealth {
 }
 
 /// What a worker may say of its work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportedState {
     /// A slot is free.
@@ -493,22 +555,25 @@ pub enum ReportedState {
 }
 
 /// `GET /v1/workers/kinds`: 200.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KindList {
     /// All kinds: the built-in ones first.
     pub kinds: Vec<KindInfo>,
 }
 
 /// `POST /v1/workers/provision`: what is to be installed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProvisionRequest {
     /// The kind's name.
+    #[schemars(regex(pattern = KIND_PATTERN))]
     pub kind: String,
     /// Which version; without one that which is here, else the latest.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
     pub version: Option<String>,
     /// SHA-256 of the artifact in hex; without one as it is published.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9A-Fa-f]{64}$"))]
     pub sha256: Option<String>,
 }
 
@@ -520,7 +585,7 @@ impl ProvisionRequest {
 }
 
 /// `POST /v1/workers/provision`: 200.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProvisionResponse {
     /// The kind's name.
     pub kind: String,
@@ -533,7 +598,7 @@ pub struct ProvisionResponse {
 }
 
 /// A way to launch a worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KindInfo {
     /// Its name.
     pub kind: String,
@@ -553,7 +618,7 @@ pub struct KindInfo {
 }
 
 /// How a kind says that it is ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KindProtocol {
     /// It calls the hive.
@@ -573,7 +638,7 @@ impl KindProtocol {
 }
 
 /// Where a kind comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KindSource {
     /// Every hive has it.
@@ -596,14 +661,14 @@ impl KindSource {
 }
 
 /// An answer that only says that it was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// For a person.
     pub message: String,
 }
 
 /// `POST /v1/drain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainRequest {
     /// Whether spawns are to be refused.
     pub drain: bool,
@@ -613,7 +678,7 @@ pub struct DrainRequest {
 }
 
 /// `POST /v1/drain`: 200.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainResponse {
     /// Whether spawns are refused now.
     pub draining: bool,
@@ -622,7 +687,7 @@ pub struct DrainResponse {
 }
 
 /// `POST /v1/shutdown`: 202.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShutdownResponse {
     /// For a person.
     pub message: String,
@@ -631,24 +696,26 @@ pub struct ShutdownResponse {
 }
 
 /// `POST /v1/shutdown`: how the hive is to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShutdownRequest {
     /// What becomes of its workers.
+    #[serde(default)]
     pub workers: ShutdownWorkers,
 }
 
 /// What becomes of the workers of a hive that ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ShutdownWorkers {
     /// They are stopped.
+    #[default]
     Stop,
     /// They go on serving, for the next hive to adopt.
     Keep,
 }
 
 /// What the queen gets: the newest picture of a hive, whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Heartbeat {
     /// Which hive.
     pub hive_id: String,
@@ -677,7 +744,7 @@ impl Heartbeat {
 }
 
 /// `status` of a hive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HiveStatus {
     /// What the last hive left is being taken over.
@@ -706,7 +773,7 @@ impl HiveStatus {
 }
 
 /// A worker in a [`Heartbeat`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HeartbeatWorker {
     /// Its name.
     pub worker_id: WorkerId,
@@ -715,6 +782,7 @@ pub struct HeartbeatWorker {
     /// Whether it is well; `healthy` until something else is known.
     pub health_status: WorkerHealth,
     /// When it last said, or answered, that it lives.
+    #[schemars(regex(pattern = TIME_PATTERN))]
     pub last_heartbeat: Option<String>,
     /// Where it serves.
     pub url: String,
@@ -735,7 +803,7 @@ pub struct HeartbeatWorker {
 }
 
 /// `GET /v1/status`: the whole picture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Which hive.
     pub hive_id: String,
@@ -746,6 +814,7 @@ pub struct Status {
     /// Changes with each start of the hive.
     pub boot_id: String,
     /// When it was started.
+    #[schemars(regex(pattern = TIME_PATTERN))]
     pub started_at: String,
     /// What it does.
     pub status: HiveStatus,
@@ -762,16 +831,17 @@ pub struct Status {
 }
 
 /// `queen` of [`Status`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueenContact {
     /// When she last took a heartbeat; none if she never did.
+    #[schemars(regex(pattern = TIME_PATTERN))]
     pub last_success_at: Option<String>,
     /// Heartbeats that she has not taken since then.
     pub failures_in_a_row: u64,
 }
 
 /// `GET /v1/devices`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Devices {
     /// The processor and its memory.
     pub cpu: Cpu,
@@ -794,7 +864,7 @@ pub struct Devices {
 }
 
 /// `cpu` of [`Devices`]: what this process may use, within affinity, quota and limits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cpu {
     /// Cores.
     pub cores: u32,
@@ -810,7 +880,7 @@ pub struct Cpu {
 }
 
 /// One of `gpus` of [`Devices`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gpu {
     /// `gpu0`, or `gpu0:1` for a MIG instance.
     pub id: String,
@@ -844,7 +914,7 @@ pub struct Gpu {
 }
 
 /// `disk` of [`Devices`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disk {
     /// All of it.
     pub total_bytes: u64,
@@ -857,22 +927,28 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// The body of every error.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// What went wrong.
     pub error: ErrorObject,
 }
 
 /// `error` of an [`ErrorBody`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorObject {
     /// For programs: `UPPER_SNAKE`.
+    #[schemars(regex(pattern = "^[A-Z]+(_[A-Z]+)*$"))]
     pub code: String,
     /// For a person. Never echoes what was sent.
     pub message: String,
     /// What the code needs beside it.
-    #[serde(default)]
+    #[serde(default = "no_details")]
+    #[schemars(with = "serde_json::Map<String, Value>")]
     pub details: Value,
     /// The id under which the log says more.
     pub correlation_id: String,
+}
+
+fn no_details() -> Value {
+    Value::Object(serde_json::Map::new())
 }

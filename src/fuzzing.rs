@@ -42,7 +42,7 @@ pub fn route(bytes: &[u8]) {
     let mut lines = text.split('\n');
     let method = lines.next().unwrap_or_default().parse().unwrap_or(Method::Get);
     let (path, query) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    if let Ok(Route::Worker(id) | Route::Stop { id, .. } | Route::Logs { id, .. }) =
+    if let Ok((_, Route::Worker(id) | Route::Stop { id, .. } | Route::Logs { id, .. })) =
         find_route(&method, path, query)
     {
         assert!(path.contains(id.as_str()), "an id comes from the path");

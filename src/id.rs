@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
@@ -114,6 +115,16 @@ impl fmt::Display for NotAWorkerId {
 
 impl std::error::Error for NotAWorkerId {}
 
+impl JsonSchema for WorkerId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "WorkerId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9-]{1,64}$" })
+    }
+}
+
 impl std::str::FromStr for WorkerId {
     type Err = NotAWorkerId;
     fn from_str(s: &str) -> Result<Self, NotAWorkerId> {
@@ -219,7 +230,7 @@ impl fmt::Debug for Token {
 }
 
 /// What computes: the backend of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// The processor.

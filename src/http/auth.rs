@@ -1,6 +1,6 @@
 //! Who asks, and whether they may: one function from a route's needs and the headers to [`Who`].
 
-use crate::http::route::Route;
+use crate::http::endpoints::Access;
 use crate::http::{ApiError, Code, Head};
 use crate::id::{Run, Token, WorkerId};
 use crate::lifecycle::picture::Snapshot;
@@ -51,17 +51,17 @@ pub fn is_worker(snapshot: &Snapshot, head: &Head) -> bool {
     bearer(head).is_some_and(|secret| snapshot.by_token(secret).is_some())
 }
 
-/// Checks that `who` may ask for `route`: a worker's token opens its own callbacks and nothing else, and
+/// Checks that `who` may ask where there is `access`: a worker's token opens its own callbacks and nothing else, and
 /// the queen's token does not open those.
 ///
 /// # Errors
 /// 403, or 401 for a callback with a token that is no worker's.
-pub fn permit(who: &Who, route: &Route) -> Result<(), ApiError> {
-    let callback = matches!(route, Route::Ready | Route::Heartbeat);
+pub fn permit(who: &Who, access: Access) -> Result<(), ApiError> {
+    let callback = access == Access::Worker;
     match (who, callback) {
         (Who::Anyone, _) | (Who::Queen | Who::Stranger, false) | (Who::Worker { .. }, true) => Ok(()),
         (Who::Stranger, true) => Err(invalid()),
-        (Who::Worker { .. }, false) if *route == Route::Health => Ok(()),
+        (Who::Worker { .. }, false) if access == Access::Anyone => Ok(()),
         _ => Err(forbidden()),
     }
 }

@@ -1,5 +1,6 @@
 //! From method, path and query to a [`Route`]: pure and total.
 
+use crate::http::endpoints::{ENDPOINTS, Found, find};
 use crate::http::{ApiError, Code, Method};
 use crate::id::WorkerId;
 use crate::limits::{LOG_TAIL_LINES, LOG_TAIL_LINES_MAX};
@@ -11,6 +12,8 @@ pub enum Route {
     Health,
     /// `GET /ready`
     Readiness,
+    /// `GET /openapi.json`
+    OpenApi,
     /// `GET /v1/devices`
     Devices,
     /// `GET /v1/status`
@@ -84,90 +87,19 @@ pub enum Route {
     Shutdown,
 }
 
-/// A path that exists, before its method is looked at.
-enum Place<'a> {
-    Health,
-    Readiness,
-    Devices,
-    Status,
-    Capacity,
-    Spawn,
-    Ready,
-    List,
-    Kinds,
-    Provision,
-    Worker(&'a str),
-    Logs(&'a str),
-    Heartbeat,
-    Events,
-    Download,
-    Progress,
-    Models,
-    Drain,
-    Shutdown,
-}
-
-/// Finds the route. HEAD goes where GET goes.
+/// Finds the endpoint, by its number in [`ENDPOINTS`], and the route. HEAD goes where GET goes.
 ///
 /// # Errors
 /// 404 for an unknown path, 405 with `Allow` for a method that a path lacks, 400 for a query that is wrong,
 /// 404 for an id that no worker can have.
-pub fn route(method: &Method, path: &str, query: &str) -> Result<Route, ApiError> {
-    let place = place(path).ok_or_else(|| ApiError::new(Code::NotFound, "there is nothing at this path"))?;
-    let get = matches!(method, Method::Get | Method::Head);
-    let post = *method == Method::Post;
-    match place {
-        Place::Health if get => Ok(Route::Health),
-        Place::Readiness if get => Ok(Route::Readiness),
-        Place::Devices if get => Ok(Route::Devices),
-        Place::Status if get => Ok(Route::Status),
-        Place::Capacity if get => Ok(Route::Capacity { query: query.to_owned() }),
-        Place::Spawn if post => Ok(Route::Spawn),
-        Place::Ready if post => Ok(Route::Ready),
-        Place::List if get => Ok(Route::List),
-        Place::Kinds if get => Ok(Route::Kinds),
-        Place::Kinds if *method == Method::Delete => Ok(Route::RemoveKind { query: query.to_owned() }),
-        Place::Provision if post => Ok(Route::Provision),
-        Place::Worker(id) if get => Ok(Route::Worker(worker_id(id)?)),
-        Place::Worker(id) if *method == Method::Delete => {
-            let force = Query(query).flag("force")?;
-            Ok(Route::Stop { id: worker_id(id)?, force })
+pub fn route(method: &Method, path: &str, query: &str) -> Result<(usize, Route), ApiError> {
+    match find(method, path) {
+        Found::Endpoint(at, id) => Ok((at, (ENDPOINTS[at].route)(id, query)?)),
+        Found::OtherMethod(allow) => {
+            let message = format!("this path takes {allow}");
+            Err(ApiError::new(Code::MethodNotAllowed, message).with_header("Allow", allow))
         }
-        Place::Logs(id) if get => {
-            let query = Query(query);
-            let (tail, follow, previous) =
-                (query.lines("tail")?, query.flag("follow")?, query.flag("previous")?);
-            if follow && previous {
-                return Err(ApiError::argument("previous", "a run that is over cannot be followed"));
-            }
-            Ok(Route::Logs { id: worker_id(id)?, tail, follow, previous })
-        }
-        Place::Heartbeat if post => Ok(Route::Heartbeat),
-        Place::Events if get => Ok(Route::Events),
-        Place::Download if post => Ok(Route::Download),
-        Place::Download if *method == Method::Delete => Ok(Route::CancelDownload { query: query.to_owned() }),
-        Place::Progress if get => Ok(Route::Progress { query: query.to_owned() }),
-        Place::Models if get => Ok(Route::Models),
-        Place::Models if *method == Method::Delete => Ok(Route::DeleteModel { query: query.to_owned() }),
-        Place::Drain if post => Ok(Route::Drain),
-        Place::Shutdown if post => Ok(Route::Shutdown),
-        Place::Download => Err(not_allowed("POST, DELETE")),
-        Place::Worker(_) | Place::Models | Place::Kinds => Err(not_allowed("GET, HEAD, DELETE")),
-        Place::Health
-        | Place::Readiness
-        | Place::Devices
-        | Place::Status
-        | Place::Capacity
-        | Place::List
-        | Place::Logs(_)
-        | Place::Events
-        | Place::Progress => Err(not_allowed("GET, HEAD")),
-        Place::Spawn
-        | Place::Ready
-        | Place::Provision
-        | Place::Heartbeat
-        | Place::Drain
-        | Place::Shutdown => Err(not_allowed("POST")),
+        Found::Nothing => Err(ApiError::new(Code::NotFound, "there is nothing at this path")),
     }
 }
 
@@ -176,44 +108,22 @@ pub fn needs_token(path: &str) -> bool {
     (path == "/v1" || path.starts_with("/v1/")) && path != "/v1/health"
 }
 
-/// Whether a path is a callback of workers.
-pub fn is_callback(path: &str) -> bool {
-    matches!(place(path), Some(Place::Ready | Place::Heartbeat))
+pub(super) fn stop(id: &str, query: &str) -> Result<Route, ApiError> {
+    let force = Query(query).flag("force")?;
+    Ok(Route::Stop { id: worker_id(id)?, force })
 }
 
-fn place(path: &str) -> Option<Place<'_>> {
-    Some(match path {
-        "/health" | "/v1/health" => Place::Health,
-        "/ready" => Place::Readiness,
-        "/v1/devices" => Place::Devices,
-        "/v1/status" => Place::Status,
-        "/v1/capacity" => Place::Capacity,
-        "/v1/workers/spawn" => Place::Spawn,
-        "/v1/workers/ready" => Place::Ready,
-        "/v1/workers/list" | "/v1/workers" => Place::List,
-        "/v1/workers/kinds" => Place::Kinds,
-        "/v1/workers/provision" => Place::Provision,
-        "/v1/heartbeat" => Place::Heartbeat,
-        "/v1/events" => Place::Events,
-        "/v1/models/download" => Place::Download,
-        "/v1/models/download/progress" => Place::Progress,
-        "/v1/models" => Place::Models,
-        "/v1/drain" => Place::Drain,
-        "/v1/shutdown" => Place::Shutdown,
-        _ => match path.strip_prefix("/v1/workers/")?.split_once('/') {
-            None => Place::Worker(path.strip_prefix("/v1/workers/")?),
-            Some((id, "logs")) => Place::Logs(id),
-            Some(_) => return None,
-        },
-    })
+pub(super) fn logs(id: &str, query: &str) -> Result<Route, ApiError> {
+    let query = Query(query);
+    let (tail, follow, previous) = (query.lines("tail")?, query.flag("follow")?, query.flag("previous")?);
+    if follow && previous {
+        return Err(ApiError::argument("previous", "a run that is over cannot be followed"));
+    }
+    Ok(Route::Logs { id: worker_id(id)?, tail, follow, previous })
 }
 
-fn worker_id(text: &str) -> Result<WorkerId, ApiError> {
+pub(super) fn worker_id(text: &str) -> Result<WorkerId, ApiError> {
     text.parse().map_err(|_| ApiError::new(Code::WorkerNotFound, "there is no such worker"))
-}
-
-fn not_allowed(allow: &'static str) -> ApiError {
-    ApiError::new(Code::MethodNotAllowed, format!("this path takes {allow}")).with_header("Allow", allow)
 }
 
 /// The part after `?`. Names that a route does not know are ignored.
@@ -256,17 +166,19 @@ impl Query<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::endpoints::Access;
 
     fn ask(method: Method, path: &str, query: &str) -> Result<Route, (u16, &'static str)> {
-        route(&method, path, query).map_err(|error| error.code().wire())
+        route(&method, path, query).map(|(_, route)| route).map_err(|error| error.code().wire())
     }
 
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 21] = [
+        let paths: [(&str, &[Method]); 22] = [
             ("/health", &[Get, Head]),
             ("/ready", &[Get, Head]),
+            ("/openapi.json", &[Get, Head]),
             ("/v1/devices", &[Get, Head]),
             ("/v1/status", &[Get, Head]),
             ("/v1/capacity", &[Get, Head]),
@@ -296,6 +208,34 @@ mod tests {
                     assert_eq!(answer, Err((405, "METHOD_NOT_ALLOWED")), "{method} {path}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn allow_names_the_methods_of_a_path_and_literal_paths_are_no_workers() {
+        for (method, path, allow) in [
+            (Method::Post, "/health", "GET, HEAD"),
+            (Method::Get, "/v1/workers/spawn", "POST"),
+            (Method::Get, "/v1/models/download", "POST, DELETE"),
+            (Method::Put, "/v1/workers/kinds", "GET, HEAD, DELETE"),
+            (Method::Put, "/v1/workers/w-1", "GET, HEAD, DELETE"),
+        ] {
+            let error = route(&method, path, "").unwrap_err();
+            let answer = error.into_answer(uuid::Uuid::nil());
+            assert!(answer.headers.contains(&("Allow", allow.to_owned())), "{path}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_has_a_name_of_its_own_and_wants_a_token_where_its_paths_do() {
+        let names: std::collections::BTreeSet<&str> = ENDPOINTS.iter().map(|e| e.name).collect();
+        assert_eq!(names.len(), ENDPOINTS.len());
+        for endpoint in &ENDPOINTS {
+            let is_open = endpoint.access == Access::Anyone;
+            for path in [Some(endpoint.path), endpoint.alias].into_iter().flatten() {
+                assert_eq!(needs_token(path), !is_open, "{path}");
+            }
+            assert!(!(is_open && endpoint.body.is_some()), "{}: strangers send no body", endpoint.name);
         }
     }
 

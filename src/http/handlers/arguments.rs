@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
+use crate::http::endpoints::Parameter;
 use crate::http::{ApiError, Code};
 
 /// The fields of a body or of a query. Unknown ones are ignored; `null` counts as absent.
@@ -36,20 +37,22 @@ impl Arguments {
         }
     }
 
-    /// Reads the values called `names` of a query as sent: `name=value&…`, percent-encoded.
+    /// Reads the values that are `known` of a query as sent: `name=value&…`, percent-encoded.
     ///
     /// # Errors
     /// 400 `INVALID_ARGUMENT` for a name that is there twice, or a value that is no UTF-8.
-    pub fn from_query(query: &str, names: &[&str]) -> Result<Self, ApiError> {
+    pub fn from_query(query: &str, known: &[Parameter]) -> Result<Self, ApiError> {
         let mut fields = Map::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(name) = names.iter().find(|known| **known == name) else { continue };
+            let Some(name) = known.iter().map(|known| known.name).find(|known| *known == name) else {
+                continue;
+            };
             let value = percent_decode_str(value)
                 .decode_utf8()
                 .map_err(|_| wrong(name, "percent-encoded UTF-8"))?
                 .into_owned();
-            if fields.insert((*name).to_owned(), Value::String(value)).is_some() {
+            if fields.insert(name.to_owned(), Value::String(value)).is_some() {
                 return Err(ApiError::argument(name, format!("{name} must be given once")));
             }
         }

@@ -21,14 +21,10 @@ use super::weigh::{Weighed, estimated, offered, weigh};
 use super::wish::Wish;
 use super::{Api, no_answer};
 
-/// What a question may hold.
-const NAMES: [&str; 8] =
-    ["model", "device", "backend", "kind", "ctx", "parallel", "memory_bytes", "make_room"];
-
-/// 204 if a worker as asked for in `query` would be admitted now.
-pub(super) fn capacity(api: &Api, query: &str, online: Option<Instant>) -> Result<Answer, Halt> {
+/// 204 if a worker as asked for would be admitted now.
+pub(super) fn capacity(api: &Api, arguments: &Arguments, online: Option<Instant>) -> Result<Answer, Halt> {
     api.check_takes_spawns()?;
-    let wish = Wish::read(&Arguments::from_query(query, &NAMES)?, "model")?;
+    let wish = Wish::read(arguments, "model")?;
     let weighed = weigh(api, &wish, online)?;
     let placed = api
         .inbox

@@ -45,20 +45,23 @@ pub(super) fn begin(api: &Api, request: &Request, online: Option<Instant>) -> Re
 }
 
 /// The stream of a download's progress, from after the state numbered `seen`.
-pub(super) fn progress(api: &Api, query: &str, seen: Option<u64>) -> Result<Box<dyn Source>, ApiError> {
-    Ok(Box::new(ProgressStream { download: asked(api, query)?, seen }))
+pub(super) fn progress(
+    api: &Api,
+    arguments: &Arguments,
+    seen: Option<u64>,
+) -> Result<Box<dyn Source>, ApiError> {
+    Ok(Box::new(ProgressStream { download: asked(api, arguments)?, seen }))
 }
 
 /// 202: the transfer ends, what is here stays.
-pub(super) fn cancel(api: &Api, query: &str) -> Result<Answer, ApiError> {
-    let download = asked(api, query)?;
+pub(super) fn cancel(api: &Api, arguments: &Arguments) -> Result<Answer, ApiError> {
+    let download = asked(api, arguments)?;
     api.downloads.cancel(download.id());
     let message = "the download is cancelled; what is here of it is kept for resuming".to_owned();
     Ok(Answer::json(202, &Message { message }))
 }
 
-fn asked(api: &Api, query: &str) -> Result<Arc<Download>, ApiError> {
-    let arguments = Arguments::from_query(query, &["id"])?;
+fn asked(api: &Api, arguments: &Arguments) -> Result<Arc<Download>, ApiError> {
     let id = DownloadId::parse(arguments.needed_text("id")?);
     id.and_then(|id| api.downloads.get(&id))
         .ok_or_else(|| ApiError::new(Code::DownloadNotFound, "there is no such download"))

@@ -7,7 +7,8 @@ use log::warn;
 
 use crate::http::attempts::{Attempts, Source};
 use crate::http::auth::{self, Who};
-use crate::http::route::{self, Route};
+use crate::http::endpoints::{self, Access};
+use crate::http::route;
 use crate::http::{ApiError, Code, Head, Peer};
 use crate::limits::{ATTEMPTS_LINE_INTERVAL, ATTEMPTS_MAX};
 use crate::logging::Seldom;
@@ -54,13 +55,13 @@ impl Api {
     /// otherwise. Two are let in nevertheless: a worker, whose token is too long to be guessed, and whoever has shown
     /// the hive's token on this very connection before, so that a stranger behind the same address cannot lock out
     /// a queen that keeps its connections.
-    pub(super) fn enter(&self, head: &Head, peer: &mut Peer) -> Result<Route, ApiError> {
+    pub(super) fn enter(&self, head: &Head, peer: &mut Peer) -> Result<Access, ApiError> {
         let guarded =
             route::needs_token(&head.path) && auth::bearer(head).is_some() && self.token.get().is_some();
         if !guarded {
-            return self.admit(head).map(|(route, _)| route);
+            return self.admit(head).map(|admitted| admitted.endpoint().access);
         }
-        let source = Source::new(peer.address, route::is_callback(&head.path));
+        let source = Source::new(peer.address, endpoints::is_callback(&head.path));
         if !peer.is_known
             && let Some(left) = self.entry.blocked_for(source)
             && !auth::is_worker(&self.picture.snapshot(), head)
@@ -72,7 +73,7 @@ impl Api {
         if who.is_err() {
             self.entry.failed(source, peer);
         }
-        self.permit(who?, head).map(|(route, _)| route)
+        self.permit(who?, head).map(|admitted| admitted.endpoint().access)
     }
 }
 

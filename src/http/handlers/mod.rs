@@ -17,10 +17,12 @@ use crate::capacity::ledger::Rules;
 use crate::devices::Devices;
 use crate::health::{Condition, Conditions};
 use crate::http::auth::{self, Who};
+use crate::http::endpoints::{Access, ENDPOINTS, Endpoint};
 use crate::http::events::EventStream;
+use crate::http::openapi;
 use crate::http::route::{self, Route};
 use crate::http::{
-    Answer, ApiError, Body, Code, Errand, Head, Peer, Request, Service, Source, StreamWaker, Ticket, Verdict,
+    Answer, ApiError, Body, Code, Head, Peer, Request, Service, Source, StreamWaker, Ticket, Verdict,
 };
 use crate::id::{Token, WorkerId};
 use crate::kinds::Kinds;
@@ -28,7 +30,7 @@ use crate::kinds::provision::Provisions;
 use crate::latest::Latest;
 use crate::lifecycle::picture::Picture;
 use crate::lifecycle::supervisor::{Inbox, NoAnswer};
-use crate::limits::{HUB_ANSWER_MAX, LONG_REQUEST_WAIT, PROVISION_REQUEST_WAIT, REPLY_WAIT};
+use crate::limits::{HUB_ANSWER_MAX, REPLY_WAIT};
 use crate::models::catalog::Catalog;
 use crate::models::downloads::Downloads;
 use crate::models::hub::Hub;
@@ -117,8 +119,22 @@ enum Reply {
     Later(Box<dyn FnOnce(Ticket)>),
 }
 
+/// A request that may be answered.
+struct Admitted {
+    /// By which endpoint, by its number.
+    at: usize,
+    route: Route,
+    who: Who,
+}
+
+impl Admitted {
+    fn endpoint(&self) -> &'static Endpoint {
+        &ENDPOINTS[self.at]
+    }
+}
+
 impl Api {
-    fn admit(&self, head: &Head) -> Result<(Route, Who), ApiError> {
+    fn admit(&self, head: &Head) -> Result<Admitted, ApiError> {
         self.permit(self.identify(head)?, head)
     }
 
@@ -129,10 +145,10 @@ impl Api {
         auth::identify(self.token.get().as_ref().as_ref(), &self.picture.snapshot(), head)
     }
 
-    fn permit(&self, who: Who, head: &Head) -> Result<(Route, Who), ApiError> {
-        let route = route::route(&head.method, &head.path, &head.query)?;
-        auth::permit(&who, &route)?;
-        Ok((route, who))
+    fn permit(&self, who: Who, head: &Head) -> Result<Admitted, ApiError> {
+        let (at, route) = route::route(&head.method, &head.path, &head.query)?;
+        auth::permit(&who, ENDPOINTS[at].access)?;
+        Ok(Admitted { at, route, who })
     }
 
     /// What needs the picture only; `None` for what needs a request thread.
@@ -141,6 +157,10 @@ impl Api {
         match route {
             Route::Health => Some(Ok(self.health(snapshot().status))),
             Route::Readiness => Some(Ok(readiness(snapshot().status))),
+            Route::OpenApi => {
+                let document = Body::Shared(openapi::document());
+                Some(Ok(Answer::bytes(200, "application/json", document)))
+            }
             Route::List => {
                 let list = Body::Shared(snapshot().list_json());
                 Some(Ok(Answer::bytes(200, "application/json", list)))
@@ -151,31 +171,27 @@ impl Api {
     }
 
     /// `online`: this thread may wait for the hub until then.
-    fn change(
-        &self,
-        route: Route,
-        who: &Who,
-        request: &Request,
-        online: Option<Instant>,
-    ) -> Result<Reply, Halt> {
+    fn change(&self, admitted: Admitted, request: &Request, online: Option<Instant>) -> Result<Reply, Halt> {
+        let (endpoint, Admitted { route, who, .. }) = (admitted.endpoint(), admitted);
+        let arguments = |query: &str| Arguments::from_query(query, endpoint.query);
         let answer = match route {
             Route::Devices => status::devices(self),
             Route::Status => status::status(self),
-            Route::Capacity { query } => capacity::capacity(self, &query, online)?,
+            Route::Capacity { query } => capacity::capacity(self, &arguments(&query)?, online)?,
             Route::Spawn => spawn::spawn(self, request, online)?,
             Route::Download => downloads::begin(self, request, online)?,
             Route::Progress { query } => {
                 let seen = request.head.header("Last-Event-ID").and_then(|id| id.parse().ok());
-                return Ok(Reply::Stream(downloads::progress(self, &query, seen)?));
+                return Ok(Reply::Stream(downloads::progress(self, &arguments(&query)?, seen)?));
             }
-            Route::CancelDownload { query } => downloads::cancel(self, &query)?,
+            Route::CancelDownload { query } => downloads::cancel(self, &arguments(&query)?)?,
             Route::Kinds => return Ok(Reply::Later(kinds::list(self))),
             Route::Provision => return provision::provision(self, request).map_err(Halt::from),
-            Route::RemoveKind { query } => provision::remove(self, &query)?,
+            Route::RemoveKind { query } => provision::remove(self, &arguments(&query)?)?,
             Route::Models => models::list(self),
-            Route::DeleteModel { query } => models::delete(self, &query)?,
-            Route::Ready => workers::ready(self, who, request)?,
-            Route::Heartbeat => workers::heartbeat(self, who, request)?,
+            Route::DeleteModel { query } => models::delete(self, &arguments(&query)?)?,
+            Route::Ready => workers::ready(self, &who, request)?,
+            Route::Heartbeat => workers::heartbeat(self, &who, request)?,
             Route::Stop { id, force } => workers::stop(self, id, force)?,
             Route::Logs { id, tail, follow: true, .. } => {
                 let seen = request.head.header("Last-Event-ID").and_then(|id| id.parse().ok());
@@ -184,7 +200,12 @@ impl Api {
             Route::Logs { id, tail, previous, .. } => workers::log_tail(self, &id, tail, previous)?,
             Route::Drain => self.drain(request)?,
             Route::Shutdown => self.shutdown(request)?,
-            Route::Health | Route::Readiness | Route::List | Route::Worker(_) | Route::Events => {
+            Route::Health
+            | Route::Readiness
+            | Route::OpenApi
+            | Route::List
+            | Route::Worker(_)
+            | Route::Events => {
                 return Err(ApiError::new(Code::Internal, "a read was handed to a request thread").into());
             }
         };
@@ -272,7 +293,7 @@ impl Service for Api {
     fn on_head(&self, head: &Head, peer: &mut Peer) -> Result<(), Answer> {
         let entered = match self.enter(head, peer) {
             // Whoever needs no token is not let in with a body that would be held.
-            Ok(Route::Health | Route::Readiness) if announces_body(head) => {
+            Ok(Access::Anyone) if announces_body(head) => {
                 Err(ApiError::new(Code::PayloadTooLarge, "this path takes no body"))
             }
             entered => entered.map(drop),
@@ -282,11 +303,11 @@ impl Service for Api {
 
     fn on_loop(&self, request: Request) -> Verdict {
         let correlation = request.head.correlation;
-        let route = match self.admit(&request.head) {
-            Ok((route, _)) => route,
+        let admitted = match self.admit(&request.head) {
+            Ok(admitted) => admitted,
             Err(error) => return Verdict::Answer(error.into_answer(correlation)),
         };
-        if route == Route::Events {
+        if admitted.route == Route::Events {
             // Numbers begin anew with the hive.
             let is_other =
                 request.head.header(BOOT_HEADER).is_some_and(|boot| boot != self.picture.boot_id());
@@ -294,9 +315,9 @@ impl Service for Api {
             let last = last.and_then(|id| id.parse().ok());
             return Verdict::Stream(Box::new(EventStream::new(Arc::clone(&self.picture), last)));
         }
-        match self.read(&route) {
+        match self.read(&admitted.route) {
             Some(answer) => Verdict::Answer(answer.unwrap_or_else(|error| error.into_answer(correlation))),
-            None => Verdict::Thread(request, errand(&route)),
+            None => Verdict::Thread(request, admitted.endpoint().errand()),
         }
     }
 
@@ -316,7 +337,10 @@ impl Api {
         let (began, cid) = (Instant::now(), request.head.correlation);
         let method = request.head.method.clone();
         let (name, reply) = match self.admit(&request.head) {
-            Ok((route, who)) => (name(&route), self.change(route, &who, &request, online)),
+            Ok(admitted) => {
+                let name = admitted.endpoint().name;
+                (name, self.change(admitted, &request, online))
+            }
             Err(error) => ("refused", Err(error.into())),
         };
         let reply = match reply {
@@ -383,62 +407,4 @@ fn shutting_down() -> ApiError {
 
 fn draining() -> ApiError {
     ApiError::new(Code::Draining, "this hive is drained: it takes no new workers until somebody ends that")
-}
-
-/// What a thread that takes it has to reckon with.
-fn errand(route: &Route) -> Errand {
-    let errand = Errand::new(name(route));
-    match route {
-        // They ask the supervisor, which waits for nobody.
-        Route::Ready | Route::Heartbeat | Route::Stop { .. } | Route::Drain | Route::Shutdown => {
-            Errand { is_quick: true, ..errand }
-        }
-        Route::Capacity { .. }
-        | Route::Spawn
-        | Route::Download
-        | Route::Models
-        | Route::DeleteModel { .. } => Errand { within: LONG_REQUEST_WAIT, ..errand },
-        Route::Provision => Errand { within: PROVISION_REQUEST_WAIT, ..errand },
-        Route::Health
-        | Route::Readiness
-        | Route::Devices
-        | Route::Status
-        | Route::List
-        | Route::Kinds
-        | Route::RemoveKind { .. }
-        | Route::Worker(_)
-        | Route::Logs { .. }
-        | Route::Events
-        | Route::Progress { .. }
-        | Route::CancelDownload { .. } => errand,
-    }
-}
-
-/// A route's name in log lines: nothing of the request is in it.
-fn name(route: &Route) -> &'static str {
-    match route {
-        Route::Health => "health",
-        Route::Readiness => "readiness",
-        Route::Devices => "devices",
-        Route::Status => "status",
-        Route::Capacity { .. } => "capacity",
-        Route::Spawn => "spawn",
-        Route::Ready => "ready",
-        Route::List => "list",
-        Route::Kinds => "kinds",
-        Route::Provision => "provision",
-        Route::RemoveKind { .. } => "remove_kind",
-        Route::Worker(_) => "worker",
-        Route::Stop { .. } => "stop",
-        Route::Logs { .. } => "logs",
-        Route::Heartbeat => "heartbeat",
-        Route::Events => "events",
-        Route::Download => "download",
-        Route::Progress { .. } => "progress",
-        Route::CancelDownload { .. } => "cancel_download",
-        Route::Models => "models",
-        Route::DeleteModel { .. } => "delete_model",
-        Route::Drain => "drain",
-        Route::Shutdown => "shutdown",
-    }
 }

@@ -19,8 +19,7 @@ pub(super) fn list(api: &Api) -> Answer {
 }
 
 /// 204: it is gone.
-pub(super) fn delete(api: &Api, query: &str) -> Result<Answer, ApiError> {
-    let arguments = Arguments::from_query(query, &["ref"])?;
+pub(super) fn delete(api: &Api, arguments: &Arguments) -> Result<Answer, ApiError> {
     let reference: ModelRef = arguments
         .needed_text("ref")?
         .parse()

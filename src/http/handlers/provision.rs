@@ -55,8 +55,7 @@ pub(super) fn provision(api: &Api, request: &Request) -> Result<Reply, ApiError>
 }
 
 /// 202: the kind is not offered any more.
-pub(super) fn remove(api: &Api, query: &str) -> Result<Answer, ApiError> {
-    let arguments = Arguments::from_query(query, &["kind"])?;
+pub(super) fn remove(api: &Api, arguments: &Arguments) -> Result<Answer, ApiError> {
     let name: KindName = parsed("kind", arguments.needed_text("kind")?)?;
     match api.provisions.shelf().remove(name.as_str()) {
         Ok(true) => {

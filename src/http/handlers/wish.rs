@@ -119,8 +119,12 @@ fn devices(arguments: &Arguments, backend: Option<Backend>) -> Result<Option<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::endpoints::ENDPOINTS;
 
-    const NAMES: [&str; 5] = ["model", "device", "ctx", "parallel", "memory_bytes"];
+    fn asked(query: &str) -> Result<Arguments, ApiError> {
+        let capacity = ENDPOINTS.iter().find(|endpoint| endpoint.name == "capacity").unwrap();
+        Arguments::from_query(query, capacity.query)
+    }
 
     fn read(body: &str) -> Result<Wish, ApiError> {
         let body = body.replacen('{', r#"{"model_ref":"hf:org/tiny","#, 1).replace(",}", "}");
@@ -152,14 +156,14 @@ mod tests {
     #[test]
     fn a_query_reads_like_a_body() {
         let query = "x=%ff&x=1&model=hf%3Aorg%2Ftiny&device=1&ctx=512&parallel=2&memory_bytes=5000000000";
-        let arguments = Arguments::from_query(query, &NAMES).unwrap();
+        let arguments = asked(query).unwrap();
         let wish = Wish::read(&arguments, "model").unwrap();
         let body = r#"{"device":1,"ctx":512,"parallel":2,"memory_bytes":5000000000}"#;
         assert_eq!(Ok(wish), read(body));
         for wrong in
             ["model=hf:org/tiny&ctx=+1", "model=hf:org/tiny&ctx=1&ctx=1", "model=%zz", "model=%ff", "x=1"]
         {
-            let read = Arguments::from_query(wrong, &NAMES).and_then(|query| Wish::read(&query, "model"));
+            let read = asked(wrong).and_then(|query| Wish::read(&query, "model"));
             assert!(read.is_err(), "{wrong}");
         }
     }

@@ -737,7 +737,8 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// Whether this one is to take the place of `known`, of the same hive: it is of another boot, or a
-    /// later one of the same. Needs no clock.
+    /// later one of the same. Needs no clock. Which of two boots is the later one cannot be told from the two alone:
+    /// [`Realm`](crate::client::Realm) remembers.
     pub fn supersedes(&self, known: &Self) -> bool {
         self.boot_id != known.boot_id || self.sequence > known.sequence
     }

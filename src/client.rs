@@ -44,6 +44,7 @@ use crate::limits;
 mod capacity;
 mod error;
 mod events;
+mod heartbeat;
 mod hive;
 mod kinds;
 mod logs;
@@ -63,6 +64,7 @@ pub use crate::http::Code;
 pub use capacity::{Capacity, CapacityQuery};
 pub use error::ClientError;
 pub use events::{Event, Events};
+pub use heartbeat::{Heard, NotAHeartbeat, Realm};
 pub use logs::LogLines;
 pub use progress::ProgressEvents;
 
@@ -89,17 +91,8 @@ impl HiveClient {
     /// # Ok::<(), rbee_hive::client::ClientError>(())
     /// ```
     pub fn new(url: &str) -> Result<Self, ClientError> {
-        let uri: Uri = url.parse().map_err(|_| ClientError::BadUrl)?;
-        let authority = uri.authority().filter(|authority| !authority.host().is_empty());
-        let authority = authority.ok_or(ClientError::BadUrl)?;
+        let uri = checked(url).ok_or(ClientError::BadUrl)?;
         let is_https = uri.scheme_str() == Some("https");
-        if !(is_https || uri.scheme_str() == Some("http"))
-            || authority.as_str().contains('@')
-            || uri.query().is_some()
-            || url.contains('#')
-        {
-            return Err(ClientError::BadUrl);
-        }
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -164,4 +157,13 @@ impl HiveClient {
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+/// A URL that a hive can have.
+fn checked(url: &str) -> Option<Uri> {
+    let uri: Uri = url.parse().ok()?;
+    let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+    let authority = uri.authority().filter(|authority| !authority.host().is_empty())?;
+    let is_plain = !authority.as_str().contains('@') && uri.query().is_none() && !url.contains('#');
+    (has_scheme && is_plain).then_some(uri)
 }

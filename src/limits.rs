@@ -609,6 +609,14 @@ pub const CLIENT_RETURN_FIRST: Duration = Duration::from_millis(100);
 pub const CLIENT_RETURN_MAX: Duration = Duration::from_secs(5);
 /// A stream that gives nothing for so long, because no connection lasts, ends with the error.
 pub const CLIENT_RETURN_WITHIN: Duration = Duration::from_secs(30);
+/// What a queen reads of a heartbeat; more is no hive's.
+pub const HEARTBEAT_BYTES_MAX: usize = 1024 * 1024;
+/// A text in a heartbeat; a longer one is no hive's.
+pub const HEARTBEAT_TEXT_BYTES_MAX: usize = 1024;
+/// Hives that a queen knows; what another one says is dropped.
+pub const REALM_HIVES_MAX: usize = 4096;
+/// Earlier boots of a hive that a queen knows by name; beyond it the oldest is forgotten.
+pub const REALM_PAST_BOOTS_MAX: usize = 16;
 /// What is read of a stream at once.
 pub const CLIENT_READ_BYTES: usize = 8 * 1024;
 /// A line of an event; a longer one is no hive's.
@@ -637,8 +645,6 @@ pub const PULL_LINE: Duration = Duration::from_secs(10);
 /// Messages that a stand-in keeps for its reader, hives and workers that it knows, connections that it
 /// lets hang; beyond it the oldest goes, or the newest is refused.
 pub const MOCK_KEPT_MAX: usize = 1024;
-/// Earlier boots of a hive that a queen knows by name.
-pub const MOCK_PAST_BOOTS_MAX: usize = 16;
 /// A call of a mock worker to its hive.
 pub const MOCK_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// First wait before such a call is tried again; doubles.

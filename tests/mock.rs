@@ -437,8 +437,8 @@ fn a_queen_process_prints_each_heartbeat_and_keeps_the_last() {
 fn a_queens_faults_are_seen_from_outside() {
     let queen =
         |fault: &str| Mock::start(command(&["queen", "--bind", "127.0.0.1:0", "--fault", fault]), model(b""));
-    let heartbeat = json!({"hive_id": "h", "timestamp": "", "status": "ready", "url": "", "version": "", "boot_id": "",
-        "sequence": 1, "workers": []});
+    let heartbeat = json!({"hive_id": "h", "timestamp": "", "status": "ready", "url": "http://h:1", "version": "",
+        "boot_id": "b", "sequence": 1, "workers": []});
     assert_eq!(queen("status=503").post("/heartbeat", "", &heartbeat).0, 503);
     for fault in ["garbage", "reset"] {
         let queen = queen(fault);

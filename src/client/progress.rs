@@ -103,7 +103,7 @@ mod tests {
                 }
                 String::from_utf8(request).unwrap()
             });
-            let events = client.progress("d/1", last).unwrap().collect();
+            let events = client.progress("d/1", last).unwrap().once().collect();
             (events, server.join().unwrap())
         })
     }

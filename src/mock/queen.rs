@@ -1,6 +1,5 @@
 //! A queen: takes heartbeats, keeps the last of each hive, and tells them.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::json;
 
 use crate::api::{Heartbeat, HeartbeatWorker, Message};
+use crate::client::{Heard, NotAHeartbeat, Realm};
 use crate::http::{Answer, ApiError, Body, Code, Method, Request, Server};
 use crate::id::Token;
-use crate::limits;
 use crate::mock::desk::{self, Handler, Inbox, Route};
 
 /// How she is; the default asks for no token, says nothing and is well.
@@ -61,66 +60,12 @@ impl Queen {
 
     /// The last heartbeat of each hive, by name.
     pub fn hives(&self) -> Vec<Heartbeat> {
-        self.court.realm().hives()
+        self.court.realm().hives().cloned().collect()
     }
 
     /// From now on every heartbeat is answered with this status and forgotten; `None`: she is well again.
     pub fn set_fault(&self, status: Option<u16>) {
         *self.court.fault.lock().unwrap_or_else(PoisonError::into_inner) = status;
-    }
-}
-
-/// The last word of each hive.
-///
-/// Within a boot the sequence decides; a new boot takes the place of the old one, which does not come
-/// back: what arrives of it later was late on its way.
-#[derive(Debug, Default)]
-pub struct Realm(BTreeMap<String, Hive>);
-
-#[derive(Debug)]
-struct Hive {
-    last: Heartbeat,
-    past_boots: VecDeque<String>,
-}
-
-/// What a heartbeat was worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
-    /// It is the newest of its hive.
-    New,
-    /// A newer one is known already; it was dropped.
-    Old,
-    /// Too many hives are known to know another; it was dropped.
-    Full,
-}
-
-impl Realm {
-    /// Takes `heartbeat` if it is the newest of its hive.
-    pub fn hear(&mut self, heartbeat: Heartbeat) -> Heard {
-        let Some(hive) = self.0.get_mut(&heartbeat.hive_id) else {
-            if self.0.len() == limits::MOCK_KEPT_MAX {
-                return Heard::Full;
-            }
-            let hive = Hive { last: heartbeat, past_boots: VecDeque::new() };
-            self.0.insert(hive.last.hive_id.clone(), hive);
-            return Heard::New;
-        };
-        if !heartbeat.supersedes(&hive.last) || hive.past_boots.contains(&heartbeat.boot_id) {
-            return Heard::Old;
-        }
-        let before = std::mem::replace(&mut hive.last, heartbeat);
-        if before.boot_id != hive.last.boot_id {
-            if hive.past_boots.len() == limits::MOCK_PAST_BOOTS_MAX {
-                hive.past_boots.pop_front();
-            }
-            hive.past_boots.push_back(before.boot_id);
-        }
-        Heard::New
-    }
-
-    /// The last heartbeat of each hive, by name.
-    pub fn hives(&self) -> Vec<Heartbeat> {
-        self.0.values().map(|hive| hive.last.clone()).collect()
     }
 }
 
@@ -161,15 +106,23 @@ impl Handler for Court {
 
     fn answer(&self, request: &Request) -> Result<Answer, ApiError> {
         if request.head.path == "/hives" {
-            return Ok(Answer::json(200, &json!({ "hives": self.realm().hives() })));
+            return Ok(Answer::json(200, &json!({ "hives": self.realm().hives().collect::<Vec<_>>() })));
         }
-        let heartbeat = desk::body(request)?;
+        let heartbeat = Heartbeat::parse(&request.body).map_err(|error| refusal(&error))?;
         match *self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(status) => {
                 Ok(Answer::bytes(status, "text/plain", Body::Owned(b"a fault on request\n".to_vec())))
             }
             None => self.take(heartbeat),
         }
+    }
+}
+
+fn refusal(error: &NotAHeartbeat) -> ApiError {
+    match error {
+        NotAHeartbeat::TooLong => ApiError::new(Code::PayloadTooLarge, error.to_string()),
+        NotAHeartbeat::Shape => ApiError::new(Code::InvalidJson, error.to_string()),
+        NotAHeartbeat::Field { field, .. } => ApiError::argument(field, error.to_string()),
     }
 }
 
@@ -218,35 +171,6 @@ mod tests {
             sequence,
             workers: Vec::new(),
         }
-    }
-
-    #[test]
-    fn within_a_boot_the_sequence_decides() {
-        let mut realm = Realm::default();
-        assert_eq!(realm.hear(beat("h", "a", 2)), Heard::New);
-        assert_eq!(realm.hear(beat("h", "a", 1)), Heard::Old);
-        assert_eq!(realm.hear(beat("h", "a", 2)), Heard::Old);
-        assert_eq!(realm.hear(beat("h", "a", 9)), Heard::New);
-        assert_eq!(realm.hives(), [beat("h", "a", 9)]);
-    }
-
-    #[test]
-    fn a_new_boot_begins_anew_and_the_old_one_does_not_come_back() {
-        let mut realm = Realm::default();
-        realm.hear(beat("h", "a", 100));
-        assert_eq!(realm.hear(beat("h", "b", 1)), Heard::New);
-        assert_eq!(realm.hear(beat("h", "a", 101)), Heard::Old);
-        assert_eq!(realm.hives(), [beat("h", "b", 1)]);
-    }
-
-    #[test]
-    fn hives_do_not_mix_and_are_bounded() {
-        let mut realm = Realm::default();
-        for n in 0..limits::MOCK_KEPT_MAX {
-            assert_eq!(realm.hear(beat(&n.to_string(), "a", 1)), Heard::New);
-        }
-        assert_eq!(realm.hear(beat("another", "a", 1)), Heard::Full);
-        assert_eq!(realm.hear(beat("7", "a", 2)), Heard::New, "who is known is still heard");
     }
 
     #[test]

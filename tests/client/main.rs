@@ -4,6 +4,7 @@ mod events;
 mod examples;
 mod line;
 mod lost;
+mod queen;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

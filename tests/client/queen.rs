@@ -1,0 +1,69 @@
+//! The example program places models on three hives.
+
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::client;
+use crate::support::{Builder, Hive, MOCK, gguf};
+
+/// What cargo has built of `examples/queen.rs`, beside this test.
+fn program() -> PathBuf {
+    let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
+    let program = folder.join("queen");
+    assert!(program.is_file(), "`cargo test` builds it, and so does `cargo build --example queen`");
+    program
+}
+
+/// A hive that has the model `hf:org/tiny`.
+fn hive(builder: Builder) -> Hive {
+    let hive = builder.start();
+    let snapshot = hive.models.join("models--org--tiny/snapshots/c0ffee");
+    let blobs = hive.models.join("models--org--tiny/blobs");
+    let refs = hive.models.join("models--org--tiny/refs");
+    for folder in [&snapshot, &blobs, &refs] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    std::fs::write(refs.join("main"), "c0ffee").unwrap();
+    gguf::TINY.write(&blobs.join("0"));
+    symlink("../../blobs/0", snapshot.join("tiny.gguf")).unwrap();
+    hive
+}
+
+/// Its GGUFs are the mock's, without anybody naming a kind.
+fn builder() -> Builder {
+    let kind = json!({"kind": "llama-server", "protocol": "native", "program": MOCK, "args": ["worker"],
+        "backends": ["cpu"]});
+    Hive::builder().kind(kind)
+}
+
+fn queen(hives: &[&Hive], models: &[&str]) -> Output {
+    let urls: Vec<&str> = hives.iter().map(|hive| hive.url.as_str()).collect();
+    Command::new(program()).arg(urls.join(",")).args(models).output().unwrap()
+}
+
+#[test]
+fn a_small_queen_places_models_where_they_fit_best() {
+    let roomy = hive(builder().ports(1));
+    let cpu = client(&roomy.url).devices().unwrap().cpu;
+    // Half of what is free now is kept for others, or all of it.
+    let half = cpu.ram_total_bytes - cpu.ram_available_bytes / 2;
+    let modest = hive(builder().arg("--reserve", format!("cpu={half}")));
+    let full = hive(builder().arg("--reserve", format!("cpu={}", cpu.ram_total_bytes)));
+    let output = queen(&[&full, &modest, &roomy], &["hf:org/tiny", "hf:org/tiny"]);
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{err}");
+    // The roomiest one first; it has one port, so that the second worker goes where it fits next best.
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert!(lines[0].starts_with(&format!("hf:org/tiny on cpu of {}: http://", roomy.url)), "{out}");
+    assert!(lines[1].starts_with(&format!("hf:org/tiny on cpu of {}: http://", modest.url)), "{out}");
+    assert!(err.contains(&full.url) && err.contains("NO_FREE_PORT"), "{err}");
+    let workers = [&full, &modest, &roomy].map(|hive| client(&hive.url).workers().unwrap().len());
+    assert_eq!(workers, [0, 1, 1]);
+    let output = queen(&[&full], &["hf:org/tiny"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().ends_with("no hive takes it\"\n"));
+}

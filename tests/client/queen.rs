@@ -1,13 +1,10 @@
 //! The example program places models on three hives.
 
-use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use serde_json::json;
-
-use crate::client;
-use crate::support::{Builder, Hive, MOCK, gguf};
+use crate::support::Hive;
+use crate::{builder, client, hive};
 
 /// What cargo has built of `examples/queen.rs`, beside this test.
 fn program() -> PathBuf {
@@ -15,28 +12,6 @@ fn program() -> PathBuf {
     let program = folder.join("queen");
     assert!(program.is_file(), "`cargo test` builds it, and so does `cargo build --example queen`");
     program
-}
-
-/// A hive that has the model `hf:org/tiny`.
-fn hive(builder: Builder) -> Hive {
-    let hive = builder.start();
-    let snapshot = hive.models.join("models--org--tiny/snapshots/c0ffee");
-    let blobs = hive.models.join("models--org--tiny/blobs");
-    let refs = hive.models.join("models--org--tiny/refs");
-    for folder in [&snapshot, &blobs, &refs] {
-        std::fs::create_dir_all(folder).unwrap();
-    }
-    std::fs::write(refs.join("main"), "c0ffee").unwrap();
-    gguf::TINY.write(&blobs.join("0"));
-    symlink("../../blobs/0", snapshot.join("tiny.gguf")).unwrap();
-    hive
-}
-
-/// Its GGUFs are the mock's, without anybody naming a kind.
-fn builder() -> Builder {
-    let kind = json!({"kind": "llama-server", "protocol": "native", "program": MOCK, "args": ["worker"],
-        "backends": ["cpu"]});
-    Hive::builder().kind(kind)
 }
 
 fn queen(hives: &[&Hive], models: &[&str]) -> Output {

@@ -557,7 +557,7 @@ fn a_start_that_fails_half_way_ends_with_its_reason() {
 fn a_stranger_cannot_make_the_hive_hold_a_body() {
     let hive = Hive::builder().token("s3cret-of-the-hive").start();
     for (path, status) in
-        [("/health", 413), ("/v1/health", 413), ("/v1/workers/spawn", 401), ("/nowhere", 404)]
+        [("/", 413), ("/health", 413), ("/v1/health", 413), ("/v1/workers/spawn", 401), ("/nowhere", 404)]
     {
         for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
             // The body never comes: the answer does not wait for it.

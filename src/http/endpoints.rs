@@ -350,6 +350,16 @@ pub static ENDPOINTS: [Endpoint; ENDPOINTS_COUNT] = [
         ..BARE
     },
     Endpoint {
+        name: "page",
+        path: "/",
+        access: Access::Anyone,
+        by: By::Loop,
+        text: "The status page, for a browser.",
+        answers: &[json(200, "The page.", &[Body::Text("text/html; charset=utf-8")])],
+        route: |_, _| Ok(Route::Page),
+        ..BARE
+    },
+    Endpoint {
         name: "status",
         path: "/v1/status",
         text: "The whole picture: the hive, its devices, workers and downloads.",
@@ -637,7 +647,7 @@ pub static ENDPOINTS: [Endpoint; ENDPOINTS_COUNT] = [
 ];
 
 /// How many there are.
-pub const ENDPOINTS_COUNT: usize = 24;
+pub const ENDPOINTS_COUNT: usize = 25;
 
 const IDEMPOTENCY_KEY_PATTERN: &str = "^[!-~]{1,255}$";
 const _: () = assert!(IDEMPOTENCY_KEY_BYTES_MAX == 255, "the pattern says the same");

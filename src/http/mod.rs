@@ -30,6 +30,7 @@ pub mod events;
 pub mod handlers;
 mod listener;
 pub mod openapi;
+pub mod page;
 mod pool;
 pub mod route;
 mod server;

@@ -14,6 +14,8 @@ pub enum Route {
     Readiness,
     /// `GET /openapi.json`
     OpenApi,
+    /// `GET /`
+    Page,
     /// `GET /v1/devices`
     Devices,
     /// `GET /v1/status`
@@ -175,7 +177,8 @@ mod tests {
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 22] = [
+        let paths: [(&str, &[Method]); 23] = [
+            ("/", &[Get, Head]),
             ("/health", &[Get, Head]),
             ("/ready", &[Get, Head]),
             ("/openapi.json", &[Get, Head]),
@@ -241,7 +244,7 @@ mod tests {
 
     #[test]
     fn unknown_paths_and_impossible_ids_are_not_found() {
-        for path in ["/", "*", "/v1", "/v1/", "/v2/health", "/health/", "/v1/workers/a/b", "//v1/workers"] {
+        for path in ["", "*", "/v1", "/v1/", "/v2/health", "/health/", "/v1/workers/a/b", "//v1/workers"] {
             assert_eq!(ask(Method::Get, path, ""), Err((404, "NOT_FOUND")), "{path}");
         }
         for id in ["", "..", "a_b", "%2e%2e", "a b", &"x".repeat(65)] {

@@ -20,6 +20,7 @@ use crate::http::auth::{self, Who};
 use crate::http::endpoints::{Access, ENDPOINTS, Endpoint};
 use crate::http::events::EventStream;
 use crate::http::openapi;
+use crate::http::page;
 use crate::http::route::{self, Route};
 use crate::http::{
     Answer, ApiError, Body, Code, Head, Peer, Request, Service, Source, StreamWaker, Ticket, Verdict,
@@ -161,6 +162,7 @@ impl Api {
                 let document = Body::Shared(openapi::document());
                 Some(Ok(Answer::bytes(200, "application/json", document)))
             }
+            Route::Page => Some(Ok(page::answer())),
             Route::List => {
                 let list = Body::Shared(snapshot().list_json());
                 Some(Ok(Answer::bytes(200, "application/json", list)))
@@ -203,6 +205,7 @@ impl Api {
             Route::Health
             | Route::Readiness
             | Route::OpenApi
+            | Route::Page
             | Route::List
             | Route::Worker(_)
             | Route::Events => {

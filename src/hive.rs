@@ -55,6 +55,7 @@ use crate::models::catalog::Catalog;
 use crate::models::downloads::{Download, Downloads, Watcher};
 use crate::models::hub::Hub;
 use crate::net::Cut;
+use crate::notify::{self, Manager};
 use crate::process::adopt::{self, Orphan};
 use crate::process::follow::Followers;
 use crate::process::guard::{self, Guardian};
@@ -244,6 +245,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     // All that would end the process by default: it must not end over living workers.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD])?;
     let reaper = exits.clone();
+    let manager = Manager::of(&|name| std::env::var_os(name)).map(Arc::new);
+    let (manager_changed, changed) = bounded(1);
     let hands = Hands {
         launch,
         exits,
@@ -256,6 +259,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         hub_cut: hub_cut.clone(),
         worker_host,
         relay: relay.clone(),
+        manager_changed,
         streams: Arc::clone(&streams),
     };
     let ended = Arc::new(OnceLock::new());
@@ -321,6 +325,12 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     let hub_threads = hub_threads(&api, &hub_requests, &hub_desk, &hub_cut)?;
     let server = Server::start(listener, options, api)?;
     let _ = streams.set(server.stream_waker());
+    let notify = manager.clone().map(|manager| {
+        let picture = Arc::clone(&picture);
+        let subject = notify::Subject { picture, inbox: inbox.clone(), pulse: server.pulse(), changed };
+        notify::start(manager, subject)
+    });
+    let notify = notify.transpose()?;
     adoption.succeed();
     lock.settle();
     info!("hive listens url={} hive_id={} boot_id={boot_id}", urls.own, config.hive_id);
@@ -334,7 +344,10 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         }
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("?");
         if signal == SIGHUP {
-            reload.again();
+            match &manager {
+                Some(manager) => manager.reloads(|| reload.again()),
+                None => reload.again(),
+            }
             continue;
         }
         if signal == SIGUSR1 {
@@ -357,6 +370,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     }
     drop(reload);
     supervisor.join();
+    drop(notify);
     let how = ended.get().copied().unwrap_or(supervisor::Ended::Stopped { left: 0 });
     if let supervisor::Ended::Kept { .. } = how {
         // Before the watchers of the workers end.
@@ -502,6 +516,7 @@ struct Hands {
     hub_cut: Cut,
     worker_host: IpAddr,
     relay: Option<Arc<Relay>>,
+    manager_changed: Sender<()>,
     streams: Arc<OnceLock<StreamWaker>>,
 }
 
@@ -532,6 +547,8 @@ impl Surroundings for Hands {
         if let Some(relay) = &self.relay {
             relay.changed();
         }
+        // Full: it has not looked yet, and will. Without a service manager nobody listens.
+        let _ = self.manager_changed.try_send(());
         if let Some(streams) = self.streams.get() {
             streams.wake();
         }

@@ -39,6 +39,7 @@ pub mod mock;
 pub mod models;
 mod nearest;
 mod net;
+mod notify;
 pub mod process;
 pub mod program;
 pub mod relay;

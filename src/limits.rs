@@ -92,6 +92,14 @@ pub const REQUEST_THREADS_END: Duration = Duration::from_secs(2);
 /// A request that changes something waits for the supervisor's answer at most so long; then 503.
 pub const REPLY_WAIT: Duration = Duration::from_secs(10);
 
+// ---- The service manager ----
+
+/// A message to it waits for room in its socket at most so long; then it is not sent.
+pub const NOTIFY_SEND: Duration = Duration::from_secs(1);
+/// Shortest time in which it may want a sign of life; one that wants it more often gets it every half of this, so that
+/// nothing turns in a circle.
+pub const WATCHDOG_MIN: Duration = Duration::from_millis(200);
+
 // ---- Wrong tokens ----
 
 /// Wrong tokens from an address within [`ATTEMPTS_WINDOW`]; after so many it gets 429 for [`ATTEMPTS_BLOCK`]. A program

@@ -305,6 +305,10 @@ impl EventLoop {
         if mail.streams_woken {
             self.wake_streams();
         }
+        if let Some(asked) = mail.asked {
+            // There is room for one answer of each loop.
+            let _ = asked.try_send(());
+        }
         if mail.stop {
             self.stop();
         }

@@ -39,6 +39,7 @@ mod ticket;
 
 pub use error::{ApiError, Code};
 pub use server::{Options, Server, Timeouts};
+pub(crate) use ticket::Pulse;
 pub use ticket::{StreamWaker, Ticket};
 
 /// What the fuzz target `conn` calls.

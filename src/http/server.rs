@@ -11,7 +11,7 @@ use super::connection::Permits;
 use super::event_loop::EventLoop;
 use super::listener::Listener;
 use super::pool::{Pool, Threads};
-use super::ticket::{Inbox, StreamWaker};
+use super::ticket::{Inbox, Pulse, StreamWaker};
 use crate::limits;
 use crate::thread::Joined;
 
@@ -136,6 +136,11 @@ impl Server {
     /// What tells the streams that their sources have something new.
     pub fn stream_waker(&self) -> StreamWaker {
         StreamWaker::new(Arc::clone(&self.inboxes))
+    }
+
+    /// What asks the event loops whether they turn.
+    pub(crate) fn pulse(&self) -> Pulse {
+        Pulse::new(Arc::clone(&self.inboxes))
     }
 
     /// Connections now.

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
 use rustix::event::{EventfdFlags, eventfd};
 use uuid::Uuid;
 
@@ -26,6 +28,8 @@ pub(crate) struct Mail {
     pub(crate) strangers: Vec<Caller>,
     /// Streams have something new.
     pub(crate) streams_woken: bool,
+    /// Somebody wants to know whether the loop turns. Who asked before has given up.
+    pub(crate) asked: Option<Sender<()>>,
     /// The end has been announced.
     pub(crate) stop: bool,
     /// The loop is gone: nothing is delivered any more.
@@ -186,5 +190,26 @@ impl StreamWaker {
         for inbox in &*self.inboxes {
             inbox.put(|mail| mail.streams_woken = true);
         }
+    }
+}
+
+/// Asks every event loop of a server whether it turns.
+pub(crate) struct Pulse {
+    inboxes: Arc<[Arc<Inbox>]>,
+}
+
+impl Pulse {
+    pub(crate) fn new(inboxes: Arc<[Arc<Inbox>]>) -> Self {
+        Self { inboxes }
+    }
+
+    /// Whether all of them answer `within` that time.
+    pub(crate) fn is_alive(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        let (answer, answers) = bounded(self.inboxes.len());
+        for inbox in &*self.inboxes {
+            inbox.put(|mail| mail.asked = Some(answer.clone()));
+        }
+        self.inboxes.iter().all(|_| answers.recv_deadline(until).is_ok())
     }
 }

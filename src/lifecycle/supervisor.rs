@@ -9,7 +9,7 @@
 //! - its inbox is bounded by construction: each request thread, launch, exit and exchange has at most one
 //!   event under way, so that a send to it never blocks and never drops.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::{Level, info, log, warn};
@@ -37,6 +37,7 @@ enum Input {
     Drain { drain: bool, stop_idle: bool, reply: Sender<Option<usize>> },
     Cascade { force: bool, reply: Sender<usize> },
     Keep { reply: Sender<Option<usize>> },
+    Alive { reply: Sender<()> },
 }
 
 /// How it ended.
@@ -168,16 +169,28 @@ impl Inbox {
         self.ask(|reply| Input::Keep { reply })
     }
 
+    /// Whether the supervisor answers `within` that time.
+    ///
+    /// # Errors
+    /// As [`NoAnswer`] says.
+    pub fn is_alive(&self, within: Duration) -> Result<(), NoAnswer> {
+        self.ask_within(within, |reply| Input::Alive { reply })
+    }
+
     fn ask<R>(&self, input: impl FnOnce(Sender<R>) -> Input) -> Result<R, NoAnswer> {
+        self.ask_within(REPLY_WAIT, input)
+    }
+
+    fn ask_within<R>(&self, within: Duration, input: impl FnOnce(Sender<R>) -> Input) -> Result<R, NoAnswer> {
         let (reply, answer) = bounded(1);
         let asked_at = Instant::now();
         self.0.send(input(reply)).map_err(|_| NoAnswer::Ended)?;
-        let mut answered = answer.recv_timeout(REPLY_WAIT);
+        let mut answered = answer.recv_timeout(within);
         // This thread stood still, and so did the supervisor: it has its time anew.
         if let Err(RecvTimeoutError::Timeout) = answered
-            && asked_at.elapsed() > REPLY_WAIT + SLEPT_AFTER
+            && asked_at.elapsed() > within + SLEPT_AFTER
         {
-            answered = answer.recv_timeout(REPLY_WAIT);
+            answered = answer.recv_timeout(within);
         }
         answered.map_err(|error| match error {
             RecvTimeoutError::Timeout => NoAnswer::Late,
@@ -319,6 +332,7 @@ impl<A: Surroundings> Supervisor<'_, A> {
                 }
                 self.finish(effects, || answer_to(&reply, count));
             }
+            Input::Alive { reply } => answer_to(&reply, ()),
             Input::Keep { reply } => {
                 let first = !self.fleet.is_stopping();
                 let (count, effects) = self.fleet.keep(now);

@@ -9,6 +9,7 @@ mod faults;
 mod hung;
 mod kinds;
 mod logs;
+mod notify;
 mod oom;
 mod provision;
 mod sleep;

@@ -133,6 +133,7 @@ pub fn close_inherited_on_exec() -> io::Result<()> {
 }
 
 /// The GPU instance id of a MIG device; `None` if the driver does not tell.
+#[cfg(not(target_env = "musl"))]
 pub fn mig_instance_id(nvml: &nvml_wrapper::Nvml, device: &nvml_wrapper::Device<'_>) -> Option<u32> {
     let function = nvml.lib().nvmlDeviceGetGpuInstanceId.as_ref().ok()?;
     let mut id = 0;

@@ -27,6 +27,7 @@ mod cgroup;
 pub mod child;
 mod cpu;
 mod numbers;
+#[cfg_attr(target_env = "musl", path = "no_nvml.rs")]
 mod nvml;
 mod oom;
 mod probe;

@@ -1,4 +1,4 @@
-//! Texts made from the tables of commands: `--help` and the README's tables.
+//! Texts made from the tables of commands: `--help`, and the tables of README and docs/settings.md.
 
 use std::fmt::Write as _;
 
@@ -52,7 +52,7 @@ pub(super) fn command(command: &About) -> String {
     text
 }
 
-/// A table of a command's flags for the README.
+/// A table of a command's flags for docs/settings.md.
 #[cfg(test)]
 fn flags_in_markdown(command: &About) -> String {
     let mut text = "| flag | environment | default | meaning |\n|---|---|---|---|\n".to_owned();
@@ -145,14 +145,17 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_these_tables() {
+    fn readme_and_settings_have_these_tables() {
         let serve = abouts().find(|about| about.name == "serve").expect("it is there");
-        for (mark, text) in [("flags", flags_in_markdown(&serve)), ("commands", commands_in_markdown())] {
-            let readme = include_str!("../../README.md");
-            let (_, rest) =
-                readme.split_once(&format!("<!-- {mark} -->\n")).expect("the README marks the beginning");
-            let (table, _) = rest.split_once(&format!("<!-- /{mark} -->")).expect("the README marks the end");
-            assert!(table == text, "README.md should have, between the marks:\n{text}");
+        let settings = include_str!("../../docs/settings.md");
+        let tables = [
+            ("flags", settings, flags_in_markdown(&serve)),
+            ("commands", include_str!("../../README.md"), commands_in_markdown()),
+        ];
+        for (mark, page, text) in tables {
+            let (_, rest) = page.split_once(&format!("<!-- {mark} -->\n")).expect("it marks the beginning");
+            let (table, _) = rest.split_once(&format!("<!-- /{mark} -->")).expect("it marks the end");
+            assert!(table == text, "between the marks of {mark} there should be:\n{text}");
         }
     }
 }

@@ -232,4 +232,6 @@ fn unexpected(error: &lexopt::Error) -> CliError {
 }
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod tests;

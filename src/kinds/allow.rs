@@ -248,10 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_lists_what_is_refused() {
-        let readme = include_str!("../../README.md");
+    fn the_docs_list_what_is_refused() {
+        let page = include_str!("../../docs/kinds.md");
         for pattern in ENV_REFUSED {
-            assert!(readme.contains(&format!("`{pattern}`")), "{pattern}");
+            assert!(page.contains(&format!("`{pattern}`")), "{pattern}");
         }
     }
 

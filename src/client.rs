@@ -144,7 +144,7 @@ impl HiveClient {
     /// ```
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { timeout: timeout.min(limits::CLIENT_WAIT_MAX), ..self }
     }
 
     /// Where it asks, without a slash at the end.

@@ -146,6 +146,9 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         if let Some(folder) = &record.install {
             record.job.plan = with_install(&record.job.plan, &shelf, folder);
         }
+        if record.job.plan.key.as_ref().is_some_and(|key| key.is_over(SystemTime::now())) {
+            record.job.plan = Arc::new(Plan { key: None, ..Plan::clone(&record.job.plan) });
+        }
         if record.host != worker_host {
             warn!(
                 "a worker listens elsewhere than --worker-host says, and is stopped worker={}",

@@ -625,6 +625,8 @@ pub const HEARTBEAT_TEXT_BYTES_MAX: usize = 1024;
 pub const REALM_HIVES_MAX: usize = 4096;
 /// Earlier boots of a hive that a queen knows by name; beyond it the oldest is forgotten.
 pub const REALM_PAST_BOOTS_MAX: usize = 16;
+/// The longest wait that a caller can ask for; a longer one is cut to it, so that no clock overflows.
+pub const CLIENT_WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What is read of a stream at once.
 pub const CLIENT_READ_BYTES: usize = 8 * 1024;
 /// A line of an event; a longer one is no hive's.

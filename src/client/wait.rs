@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{ClientError, Event, Events, HiveClient};
 use crate::api::{State, Worker};
 use crate::id::WorkerId;
+use crate::limits::CLIENT_WAIT_MAX;
 
 impl HiveClient {
     /// Waits until a worker can be asked, at most for `timeout`. Told by the hive's events: it takes no longer than
@@ -97,10 +98,15 @@ impl HiveClient {
         wanted: impl Fn(&Worker) -> bool,
     ) -> Result<Worker, ClientError> {
         let mut is_shown = false;
-        for event in Events::begin(self, Some(Instant::now() + timeout))? {
+        let until = Instant::now() + timeout.min(CLIENT_WAIT_MAX);
+        for event in Events::begin(self, Some(until))? {
             let event = match event? {
                 // The picture is whole, and has no such worker: it has ended, or never was.
-                Event::Hive(_) if !is_shown => Event::Worker(Box::new(self.worker(id)?)),
+                Event::Hive(_) if !is_shown => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    let hasty = self.clone().with_timeout(left.min(self.timeout));
+                    Event::Worker(Box::new(hasty.worker(id)?))
+                }
                 event => event,
             };
             match &event {

@@ -14,7 +14,8 @@ impl HiveClient {
     ///
     /// Sent under an `Idempotency-Key` of its own. While the answer is lost (the connection ends, or a gateway answers
     /// in the hive's place) it is repeated under the same key, which gives one worker however often it arrives, until
-    /// [`with_timeout`](Self::with_timeout) is over. A hive that is not there any more is not waited for.
+    /// [`with_timeout`](Self::with_timeout) is over. The hive may be replaced meanwhile: the next one knows the keys
+    /// of the workers that it has adopted.
     ///
     /// # Errors
     /// [`ClientError::Refused`]: it was not spawned. [`ClientError::Unreachable`]: it was never sent.
@@ -37,7 +38,7 @@ impl HiveClient {
     }
 
     /// The same under a key of the caller's, who can ask again later: the same key within 10 minutes gives the same
-    /// worker, whatever became of it, as long as the same hive runs.
+    /// worker, whatever became of it. A hive that was started since knows those that it has adopted.
     ///
     /// # Errors
     /// As [`spawn`](Self::spawn).
@@ -67,6 +68,7 @@ impl HiveClient {
                 Lost::Refused if !matches!(&error, ClientError::Refused { status: 500.., .. }) => {
                     return Err(error);
                 }
+                Lost::NotSent if may_have_come => Instant::now() + pause >= until,
                 Lost::Refused | Lost::NotSent => true,
             };
             if is_over && may_have_come {

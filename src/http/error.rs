@@ -227,3 +227,17 @@ impl ApiError {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_has_a_word_of_its_own_and_is_known_by_it() {
+        let mut places: Vec<usize> = Code::ALL.iter().map(|code| *code as usize).collect();
+        places.sort_unstable();
+        assert!(places.iter().copied().eq(0..=Code::VersionNotSupported as usize), "all of them, once");
+        assert!(Code::ALL.iter().all(|code| Code::parse(code.wire().1) == Some(*code)));
+        assert!(Code::parse("NEVER_HEARD_OF").is_none());
+    }
+}

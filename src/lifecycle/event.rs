@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use crate::capacity::ledger::{Choice, Placement};
 use crate::devices::Picture;
 use crate::id::{DownloadId, Pgid, Run, Token, WorkerId};
 use crate::kinds::Kind;
+use crate::limits::IDEMPOTENCY_KEEP;
 use crate::models::Selection;
 
 /// A worker that somebody wants, and where it may go.
@@ -46,6 +47,24 @@ pub struct Plan {
     pub extra_args: Vec<String>,
     /// It is not stopped to make room for others.
     pub pinned: bool,
+    /// What it was asked for with.
+    pub key: Option<Key>,
+}
+
+/// An `Idempotency-Key`: who asks with it again gets the same worker, of the next hive too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// As it was sent.
+    pub text: String,
+    /// When it was used.
+    pub at: SystemTime,
+}
+
+impl Key {
+    /// Whether it stands for nothing any more.
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        now.duration_since(self.at).is_ok_and(|age| age >= IDEMPOTENCY_KEEP)
+    }
 }
 
 /// How the leader of a worker's group ended.

@@ -46,7 +46,7 @@ pub struct Fleet {
     ledger: Ledger,
     workers: BTreeMap<WorkerId, AnyWorker>,
     gone: VecDeque<Gone>,
-    keys: VecDeque<Key>,
+    keys: VecDeque<Known>,
     ending: Option<Ending>,
     /// What was adopted has said by then that it lives, or is not waited for.
     adopted_by: Option<Instant>,
@@ -59,7 +59,7 @@ struct Gone {
     forget_at: Instant,
 }
 
-struct Key {
+struct Known {
     key: String,
     id: WorkerId,
     forget_at: Instant,
@@ -144,7 +144,7 @@ impl Fleet {
         }
     }
 
-    /// Admits a worker and launches it. `usable` says whether nobody else listens on a port. The same `key`
+    /// Admits a worker and launches it. `usable` says whether nobody else listens on a port. The same key
     /// within [`IDEMPOTENCY_KEEP`] gives the same worker, also after its end.
     ///
     /// # Errors
@@ -152,23 +152,26 @@ impl Fleet {
     pub fn spawn(
         &mut self,
         order: Order,
-        key: Option<String>,
         now: Instant,
         usable: &mut dyn FnMut(u16) -> bool,
     ) -> (Result<Admitted, AdmitError>, Effects) {
         let mut out = self.fire(now);
+        let key = order.plan.key.as_ref().map(|key| key.text.clone());
         if let Some(view) = key.as_deref().and_then(|key| self.spawned(key, now)) {
             return (Ok(Admitted { view, again: true }), out);
         }
         let admitted = self.admit(order, now, usable, &mut out);
         if let (Ok(admitted), Some(key)) = (&admitted, key) {
-            if self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
-                self.keys.pop_front();
-            }
-            let (id, forget_at) = (admitted.view.id.clone(), now + IDEMPOTENCY_KEEP);
-            self.keys.push_back(Key { key, id, forget_at });
+            self.remember(key, admitted.view.id.clone(), now);
         }
         (admitted, out)
+    }
+
+    fn remember(&mut self, key: String, id: WorkerId, now: Instant) {
+        if self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
+            self.keys.pop_front();
+        }
+        self.keys.push_back(Known { key, id, forget_at: now + IDEMPOTENCY_KEEP });
     }
 
     /// The worker that was spawned with `key`, if that is not forgotten.
@@ -344,6 +347,10 @@ impl Fleet {
             out.push(Effect::Disk(DiskJob::RemoveRecord { id }));
             return out;
         };
+        // Whoever asked an earlier hive for it, and heard nothing, asks this one.
+        if let Some(key) = &adopted.job.plan.key {
+            self.remember(key.text.clone(), id.clone(), now);
+        }
         let standing = adopted.standing;
         let loading = Worker::<Spawning>::adopted(adopted, lease, now, &self.policy);
         let worker = match standing {

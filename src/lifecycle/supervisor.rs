@@ -30,7 +30,7 @@ enum Input {
     Place { choices: Vec<Choice>, make_room: bool, reply: Sender<Result<Placed, Refused>> },
     Spawned { key: String, reply: Sender<Option<View>> },
     Available { reply: Sender<Vec<(Device, u64)>> },
-    Spawn { order: Box<Order>, key: Option<String>, reply: Sender<Result<Admitted, AdmitError>> },
+    Spawn { order: Box<Order>, reply: Sender<Result<Admitted, AdmitError>> },
     Ready { id: WorkerId, run: Option<Run>, slots_total: Option<u32>, reply: Sender<Result<(), AskError>> },
     Beat { id: WorkerId, run: Option<Run>, beat: Beat, reply: Sender<Result<(), AskError>> },
     Stop { id: WorkerId, force: bool, reply: Sender<Result<(), AskError>> },
@@ -87,8 +87,8 @@ impl Inbox {
     ///
     /// # Errors
     /// As [`NoAnswer`] says.
-    pub fn spawn(&self, order: Order, key: Option<String>) -> Result<Result<Admitted, AdmitError>, NoAnswer> {
-        self.ask(|reply| Input::Spawn { order: Box::new(order), key, reply })
+    pub fn spawn(&self, order: Order) -> Result<Result<Admitted, AdmitError>, NoAnswer> {
+        self.ask(|reply| Input::Spawn { order: Box::new(order), reply })
     }
 
     /// The worker that was spawned with a key, see [`Fleet::spawned`].
@@ -293,10 +293,10 @@ impl<A: Surroundings> Supervisor<'_, A> {
             }
             Input::Spawned { key, reply } => answer_to(&reply, self.fleet.spawned(&key, now)),
             Input::Available { reply } => answer_to(&reply, self.fleet.available()),
-            Input::Spawn { order, key, reply } => {
+            Input::Spawn { order, reply } => {
                 let around = &mut self.around;
                 let usable = &mut |port| around.is_usable(port);
-                let (answer, effects) = self.fleet.spawn(*order, key, now, usable);
+                let (answer, effects) = self.fleet.spawn(*order, now, usable);
                 self.finish(effects, || answer_to(&reply, answer));
             }
             Input::Ready { id, run, slots_total, reply } => {

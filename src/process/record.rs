@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::capacity::ledger::{Placement, Share};
 use crate::id::{Backend, Device, Run, Token, WorkerId, hex};
 use crate::kinds::{Kind, manifest};
-use crate::lifecycle::event::{LaunchJob, Plan, Standing};
+use crate::lifecycle::event::{Key, LaunchJob, Plan, Standing};
 use crate::limits::{RECORD_BYTES_MAX, RECORDS_MAX};
 use crate::process::procfs;
 
@@ -125,6 +125,7 @@ struct Written {
     env: Vec<(String, String)>,
     extra_args: Vec<String>,
     pinned: bool,
+    key: Option<Key>,
     backend: Backend,
     shares: Vec<WrittenShare>,
     host_bytes: u64,
@@ -215,6 +216,7 @@ impl Record {
             env: plan.env.clone(),
             extra_args: plan.extra_args.clone(),
             pinned: plan.pinned,
+            key: plan.key.clone(),
             backend: placement.backend,
             shares: placement.shares.iter().map(share).collect(),
             host_bytes: placement.host_bytes,
@@ -262,6 +264,7 @@ impl Record {
             env: written.env,
             extra_args: written.extra_args,
             pinned: written.pinned,
+            key: written.key,
         };
         let placement = Placement {
             backend: written.backend,
@@ -407,6 +410,7 @@ mod tests {
             kind: Arc::new(kind),
             model_path: OsStr::from_bytes(b"/m\xfe").into(),
             env: vec![("A".into(), "b\n\u{1}".into())],
+            key: Some(Key { text: "order-1".into(), at: std::time::SystemTime::now() }),
             ..plan
         };
         let share = Share {

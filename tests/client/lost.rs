@@ -1,13 +1,14 @@
 //! Answers that do not arrive: what is asked again, and what the caller is told.
 
 use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use rbee_hive::api::{Readiness, SpawnRequest};
 use rbee_hive::client::{ClientError, Code};
 
 use crate::line::Line;
-use crate::support::Hive;
+use crate::support::{Hive, PATIENCE, eventually};
 use crate::{client, mock};
 
 #[test]
@@ -34,6 +35,30 @@ fn a_spawn_of_which_nothing_is_heard_can_be_asked_for_by_its_key() {
     let direct = client(&hive.url);
     let spawned = direct.spawn_with_key(&mock(&hive), key).unwrap();
     let workers = direct.workers().unwrap();
+    assert_eq!(workers.iter().map(|worker| &worker.worker_id).collect::<Vec<_>>(), [&spawned.worker_id]);
+}
+
+#[test]
+fn a_spawn_whose_hive_dies_before_it_answers_is_one_worker_of_the_next_hive() {
+    let mut hive = Hive::start();
+    let line = Line::to(hive.address);
+    let request = mock(&hive);
+    let (spawned, hive) = thread::scope(|scope| {
+        line.lose(usize::MAX);
+        let spawns = scope.spawn(|| client(&line.url()).spawn(&request));
+        eventually("it is launched, and that is written down", || {
+            hive.records().iter().any(|name| name.starts_with("w-")) && line.lost() > 0
+        });
+        hive.kill();
+        line.lead_to(None);
+        let next = hive.restart(Hive::builder());
+        line.lose(0);
+        line.lead_to(Some(next.address));
+        (spawns.join().unwrap().unwrap(), next)
+    });
+    let near = client(&hive.url);
+    near.wait_ready(&spawned.worker_id, PATIENCE).unwrap();
+    let workers = near.workers().unwrap();
     assert_eq!(workers.iter().map(|worker| &worker.worker_id).collect::<Vec<_>>(), [&spawned.worker_id]);
 }
 

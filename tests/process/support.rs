@@ -180,6 +180,7 @@ pub fn job(name: &str, port: u16, command: &[&str]) -> LaunchJob {
         env: vec![("FROM_PLAN".into(), "plan".into()), ("FROM_KIND".into(), "plan".into())],
         extra_args: command.iter().map(|&word| word.to_owned()).collect(),
         pinned: false,
+        key: None,
     };
     let share = Share {
         device: Device::Cpu,

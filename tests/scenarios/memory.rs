@@ -112,7 +112,7 @@ impl Memory {
 
     fn admit(&mut self, order: Order) {
         let now = self.now;
-        let (answer, effects) = self.fleet().spawn(order, None, now, &mut |_| true);
+        let (answer, effects) = self.fleet().spawn(order, now, &mut |_| true);
         let view = answer.expect("there is room").view;
         (self.id, self.first_port) = (Some(view.id), view.port);
         self.perform(effects);
@@ -224,7 +224,7 @@ impl World for Memory {
 
     fn expect_spawns_refused(&mut self) {
         let now = self.now;
-        let (answer, _) = self.fleet().spawn(order(false), None, now, &mut |_| true);
+        let (answer, _) = self.fleet().spawn(order(false), now, &mut |_| true);
         assert_eq!(answer, Err(AdmitError::Draining));
     }
 
@@ -412,6 +412,7 @@ fn order(probed: bool) -> Order {
         env: Vec::new(),
         extra_args: Vec::new(),
         pinned: false,
+        key: None,
     };
     let need = Need { bytes: 1 << 30, host_bytes: 0, breakdown: None };
     let choices =

@@ -1,7 +1,7 @@
 //! `POST /v1/workers/spawn`: state, arguments, kind, device, model, in this order; then the supervisor.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use log::info;
 
@@ -10,7 +10,7 @@ use crate::capacity::estimate::Breakdown;
 use crate::capacity::ledger::{Choice, Placement};
 use crate::http::{Answer, ApiError, Code, Request};
 use crate::kinds::allow;
-use crate::lifecycle::event::{Order, Plan};
+use crate::lifecycle::event::{Key, Order, Plan};
 use crate::lifecycle::fleet::{AdmitError, View};
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 
@@ -32,8 +32,8 @@ pub(super) fn spawn(api: &Api, request: &Request, online: Option<Instant>) -> Re
         return Ok(accepted(api, view));
     }
     api.check_takes_spawns()?;
-    let (order, wish, weighed) = order(api, &Arguments::parse(&request.body)?, online)?;
-    let admitted = api.inbox.spawn(order, key).map_err(no_answer)?.map_err(|error| match error {
+    let (order, wish, weighed) = order(api, &Arguments::parse(&request.body)?, key, online)?;
+    let admitted = api.inbox.spawn(order).map_err(no_answer)?.map_err(|error| match error {
         AdmitError::NoRoom(refused) => capacity::refusal(api, &wish, &weighed, refused),
         other => refusal(&other),
     })?;
@@ -68,7 +68,12 @@ fn idempotency_key(request: &Request) -> Result<Option<String>, ApiError> {
 }
 
 /// Checks the arguments, then finds kind, device and model, in this order.
-fn order(api: &Api, arguments: &Arguments, online: Option<Instant>) -> Result<(Order, Wish, Weighed), Halt> {
+fn order(
+    api: &Api,
+    arguments: &Arguments,
+    key: Option<String>,
+    online: Option<Instant>,
+) -> Result<(Order, Wish, Weighed), Halt> {
     let wish = Wish::read(arguments, "model_ref")?;
     let (first, last) = (*api.worker_ports.start(), *api.worker_ports.end());
     let port_hint = arguments.number("port_hint", first..=last)?;
@@ -89,6 +94,7 @@ fn order(api: &Api, arguments: &Arguments, online: Option<Instant>) -> Result<(O
         env: allow::env(&weighed.kind, &wish.env).map_err(refused)?,
         extra_args: allow::extra_args(&weighed.kind, &wish.extra_args).map_err(refused)?,
         pinned,
+        key: key.map(|text| Key { text, at: SystemTime::now() }),
     };
     let order = Order { plan, choices: weighed.choices.clone(), make_room: wish.make_room, fetch };
     Ok((order, wish, weighed))

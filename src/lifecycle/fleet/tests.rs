@@ -1,7 +1,9 @@
+use std::time::SystemTime;
+
 use super::super::simulation::{Seeded, ledger, order};
 use super::*;
 use crate::id::Pgid;
-use crate::lifecycle::event::{ExitStatus, Signal};
+use crate::lifecycle::event::{ExitStatus, Key, Plan, Signal};
 
 fn fleet() -> Fleet {
     let policy = Policy {
@@ -18,7 +20,7 @@ fn fleet() -> Fleet {
 fn a_hive_that_slept_through_its_cascade_kills_and_sees_the_death_before_it_ends() {
     let mut fleet = fleet();
     let mut now = Instant::now();
-    let id = fleet.spawn(order(true, None), None, now, &mut |_| true).0.unwrap().view.id;
+    let id = fleet.spawn(order(true, None), now, &mut |_| true).0.unwrap().view.id;
     fleet.on(Event::Launched { id: id.clone(), run: Run(1), pgid: Pgid(100) }, now);
     fleet.cascade(false, now);
     now += Duration::from_secs(3600);
@@ -51,7 +53,7 @@ fn a_worker_that_crashes_while_its_hive_keeps_them_all_is_not_started_again() {
     let policy = Policy { restart_limit: 5, ..fleet().policy };
     let mut fleet = Fleet::new(policy, 9000..=9003, ledger(), Box::new(Seeded::new(1)));
     let (mut now, run) = (Instant::now(), Run(1));
-    let mut spawn = || fleet.spawn(order(true, None), None, now, &mut |_| true).0.unwrap().view.id;
+    let mut spawn = || fleet.spawn(order(true, None), now, &mut |_| true).0.unwrap().view.id;
     let (first, second) = (spawn(), spawn());
     fleet.on(Event::Launched { id: first.clone(), run, pgid: Pgid(100) }, now);
     fleet.keep(now);
@@ -77,7 +79,7 @@ fn whoever_waits_for_the_place_of_another_waits_on_after_the_hive_slept() {
         let mut order = order(false, None); // two of this size are too many
         order.choices[0].need.bytes = 60;
         order.make_room = true;
-        fleet.spawn(order, None, now, &mut |_| true).0.unwrap().view.id
+        fleet.spawn(order, now, &mut |_| true).0.unwrap().view.id
     };
     let (first, run) = (spawn(&mut fleet, now), Run(1));
     fleet.on(Event::Launched { id: first.clone(), run, pgid: Pgid(100) }, now);
@@ -101,8 +103,10 @@ fn the_key_of_a_worker_that_is_forgotten_stands_for_the_next_one() {
     let mut fleet = fleet();
     let now = Instant::now();
     let spawn = |fleet: &mut Fleet, key: &str| {
-        let (admitted, _) = fleet.spawn(order(false, None), Some(key.to_owned()), now, &mut |_| true);
-        admitted.unwrap().view.id
+        let order = order(false, None);
+        let key = Some(Key { text: key.to_owned(), at: SystemTime::UNIX_EPOCH });
+        let order = Order { plan: Plan { key, ..order.plan }, ..order };
+        fleet.spawn(order, now, &mut |_| true).0.unwrap().view.id
     };
     let first = spawn(&mut fleet, "key");
     let fails = |fleet: &mut Fleet, id: WorkerId| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::api::{ReportedHealth, ReportedState, State};
 use crate::capacity::ledger::{Choice, Ledger, Need, Rules, Split};
@@ -12,7 +12,8 @@ use crate::id::{Backend, Device, Pgid, Run, WorkerId};
 use crate::kinds::{Busy, Kind, Probe, Protocol};
 use crate::lifecycle::Policy;
 use crate::lifecycle::event::{
-    DiskJob, Effect, Event, ExitStatus, LaunchError, LaunchJob, Order, Plan, Probed, Signal, Usage, WorkerJob,
+    DiskJob, Effect, Event, ExitStatus, Key, LaunchError, LaunchJob, Order, Plan, Probed, Signal, Usage,
+    WorkerJob,
 };
 use crate::lifecycle::fleet::{AdmitError, AskError, Beat, Effects, Fleet, View};
 
@@ -167,10 +168,14 @@ impl World {
         let effects = self.fleet.on(Event::Devices(Arc::new(picture)), self.now);
         self.perform(effects)?;
         let port_hint = (hint & 7 == 7).then_some(9000 + u16::from(hint >> 4));
-        let order = memory::order(plan(probed, port_hint), hint.rotate_left(3) ^ manners);
         let text = key.map(|key| format!("key-{key}"));
+        let plan = Plan {
+            key: text.map(|text| Key { text, at: SystemTime::UNIX_EPOCH }),
+            ..plan(probed, port_hint)
+        };
+        let order = memory::order(plan, hint.rotate_left(3) ^ manners);
         let mut usable = |port: u16| port % 8 != u16::from(hint % 16);
-        let (answer, effects) = self.fleet.spawn(order, text, self.now, &mut usable);
+        let (answer, effects) = self.fleet.spawn(order, self.now, &mut usable);
         let known = key.and_then(|key| self.keys.get(&key)).filter(|(_, at)| self.now < *at).cloned();
         match answer {
             Ok(admitted) => {
@@ -615,6 +620,7 @@ fn plan(probed: bool, port_hint: Option<u16>) -> Plan {
         env: Vec::new(),
         extra_args: Vec::new(),
         pinned: false,
+        key: None,
     }
 }
 

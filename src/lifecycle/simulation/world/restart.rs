@@ -1,13 +1,15 @@
 //! Another hive in the place of the simulated one: it finds records and processes, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{PORTS, World, expect, ledger};
 use crate::id::{Pgid, WorkerId};
-use crate::lifecycle::event::{Adopted, Event, LaunchJob, Standing};
+use crate::lifecycle::event::{Adopted, Event, LaunchJob, Plan, Standing};
 use crate::lifecycle::fleet::Fleet;
 use crate::lifecycle::simulation::Seeded;
+use crate::limits::IDEMPOTENCY_KEEP;
 
 /// What stands on the disk of the simulated machine.
 #[derive(Debug, Default)]
@@ -55,7 +57,6 @@ impl World {
         let entropy = Box::new(Seeded::new(self.random.next_u64()));
         self.fleet = Fleet::new(self.policy.clone(), PORTS, ledger(), entropy);
         self.inbox.clear();
-        self.keys.clear();
         self.stop_asked.clear();
         self.seen.clear();
         self.forget_fetches();
@@ -70,10 +71,18 @@ impl World {
             let Some((job, standing)) = record else {
                 return Err(format!("process {} of {id} run {run} lives without a record", proc.pgid));
             };
-            adopted.push((job.clone(), proc.pgid, *standing));
+            let mut job = job.clone();
+            // A key that has stood for so long stands for nothing any more.
+            if !self.keys.values().any(|(known, until)| known == id && self.now < *until) {
+                job.plan = Arc::new(Plan { key: None, ..Plan::clone(&job.plan) });
+            }
+            adopted.push((job, proc.pgid, *standing));
         }
         let living: BTreeSet<WorkerId> = adopted.iter().map(|(job, ..)| job.id.clone()).collect();
         self.records.0.retain(|id, _| living.contains(id));
+        self.keys.retain(|_, (id, _)| living.contains(id));
+        self.keys.retain(|_, (_, until)| self.now < *until);
+        self.keys.values_mut().for_each(|(_, until)| *until = self.now + IDEMPOTENCY_KEEP);
         let picture = self.picture();
         let effects = self.fleet.on(Event::Devices(picture.into()), self.now);
         self.perform(effects)?;

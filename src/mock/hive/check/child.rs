@@ -110,6 +110,7 @@ impl Worker {
             env: Vec::new(),
             extra_args: Vec::new(),
             pinned: false,
+            key: None,
         };
         let job = LaunchJob {
             id: id.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rbee_hive::api::{Phase, State};
+use rbee_hive::api::{Phase, SpawnRequest, State};
 use rbee_hive::client::{ClientError, Code, Event};
 use rbee_hive::mock::hub::{Hub, Options, Repository};
 
@@ -31,6 +31,31 @@ fn a_worker_is_waited_for_from_its_spawn_to_its_end() {
     assert_eq!(patient.wait_gone(&id, Duration::MAX).unwrap().state, State::Gone, "it has ended already");
     assert_eq!(client.worker(&id).unwrap().state, State::Gone);
     assert_eq!(client.stop(&id, true).unwrap_err().code(), Some(Code::WorkerNotFound));
+}
+
+#[test]
+fn a_wish_arrives_as_it_was_written() {
+    let hive = Hive::start();
+    let client = client(&hive.url);
+    let port = *hive.ports.end();
+    let request = SpawnRequest {
+        device: Some("cpu".to_owned()),
+        backend: Some("cpu".to_owned()),
+        ctx: Some(1024),
+        parallel: Some(3),
+        port_hint: Some(port),
+        extra_args: Some(vec!["--load-ms".to_owned(), "1".to_owned()]),
+        memory_bytes: Some(50 << 20),
+        make_room: true,
+        pinned: true,
+        ..faulty(&hive, "no-state")
+    };
+    let id = client.spawn(&request).unwrap().worker_id;
+    let worker = client.wait_ready(&id, PATIENCE).unwrap();
+    assert_eq!((worker.device.as_str(), worker.port, worker.slots_total), ("cpu", port, 3));
+    assert_eq!(worker.reserved_bytes, 50 << 20);
+    let two = SpawnRequest { device: Some("gpu0,gpu1".to_owned()), ..mock(&hive) };
+    assert_eq!(client.spawn(&two).unwrap_err().code(), Some(Code::DeviceNotFound), "it is read as two GPUs");
 }
 
 #[test]
@@ -74,7 +99,7 @@ fn who_waits_is_told_how_far_the_download_is() {
     hub.add("org/far", Repository::new().with("far.gguf", model));
     let hive = Hive::builder().env("HF_ENDPOINT", hub.url()).env("HF_HUB_OFFLINE", "0").start();
     let client = client(&hive.url);
-    let request = rbee_hive::api::SpawnRequest { model_ref: "hf:org/far".to_owned(), ..mock(&hive) };
+    let request = SpawnRequest { model_ref: "hf:org/far".to_owned(), ..mock(&hive) };
     let id = client.spawn(&request).unwrap().worker_id;
     let (mut told, mut provisions) = (0, false);
     let worker = client.wait_ready_with(&id, PATIENCE, |event| match event {

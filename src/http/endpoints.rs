@@ -256,6 +256,14 @@ const LAST_EVENT_ID: Parameter = Parameter {
     text: "the stream goes on behind this event, where that is still known",
 };
 
+/// Beside it: numbers begin anew with the hive.
+const BOOT_ID: Parameter = Parameter {
+    name: api::BOOT_HEADER,
+    required: false,
+    value: Value::Text { pattern: "^[A-Za-z0-9.-]{1,64}$" },
+    text: "the start of the hive that this event is of (`boot_id`): after another one the picture comes first",
+};
+
 const fn optional(name: &'static str, value: Value, text: &'static str) -> Parameter {
     Parameter { name, required: false, value, text }
 }
@@ -545,7 +553,7 @@ pub static ENDPOINTS: [Endpoint; ENDPOINTS_COUNT] = [
         path: "/v1/events",
         by: By::Loop,
         text: "The present picture, then each change.",
-        headers: &[LAST_EVENT_ID],
+        headers: &[LAST_EVENT_ID, BOOT_ID],
         answers: &[json(
             200,
             "Events without an end.",

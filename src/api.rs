@@ -14,21 +14,41 @@ use crate::limits::{
     MODEL_REF_BYTES_MAX, PARALLEL_MAX,
 };
 
+macro_rules! repository_name {
+    () => {
+        "[A-Za-z0-9_]+((\\.(-\\.)*-?|-(\\.-)*\\.?)[A-Za-z0-9_]+)*"
+    };
+}
+
+macro_rules! file_part {
+    () => {
+        "(\\.?[ -\\-0-9;-?A-\\[\\]-~])+"
+    };
+}
+
+macro_rules! revision_part {
+    () => {
+        "[A-Za-z0-9_](\\.?[A-Za-z0-9_-])*\\.?"
+    };
+}
+
 macro_rules! hub_ref {
     () => {
         concat!(
             "(hf|HF):",
-            "[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?/[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?",
-            "(:([A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?|([ -.0-9;-\\?A-\\[\\]-~]+/)*[ -.0-9;-\\?A-\\[\\]-~]+\\.[gG][gG][uU][fF]))?",
-            "(@[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*)?"
+            concat!(repository_name!(), "/", repository_name!()),
+            "(:([A-Za-z0-9]((\\.?[A-Za-z0-9_-])*\\.?[A-Za-z0-9])?|",
+            concat!("(", file_part!(), "\\.?/)*", file_part!(), "\\.[gG][gG][uU][fF]))?"),
+            concat!("(@", revision_part!(), "(/", revision_part!(), ")*)?"),
         )
     };
 }
-/// What a reference to a model of the hub matches; beyond that it has no `..`, no `--` in a name, and at most
-/// [`MODEL_REF_BYTES_MAX`] characters.
+
+/// What a reference to a model of the hub matches; beyond that an organisation and a repository have at most 96
+/// characters, a quantisation 32, all of it [`MODEL_REF_BYTES_MAX`], and a repository does not end with `.git`.
 pub const HUB_REF_PATTERN: &str = concat!("^", hub_ref!(), "$");
 /// What a reference to a model matches; beyond that as [`HUB_REF_PATTERN`].
-pub const MODEL_REF_PATTERN: &str = concat!("^(", hub_ref!(), "|file:/[ -\\[\\]-~]*)$");
+pub const MODEL_REF_PATTERN: &str = concat!("^(", hub_ref!(), "|file:/(\\.?[ -\\-/-\\[\\]-~])*\\.?)$");
 /// What the name of a kind matches.
 pub const KIND_PATTERN: &str = "^[a-z0-9][a-z0-9-]{0,63}$";
 /// What the names of devices match, joined by commas; in a query a number is one as well.
@@ -669,11 +689,16 @@ pub struct Message {
 
 /// `POST /v1/drain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("not" = {
+    "required": ["drain", "stop_idle"],
+    "properties": { "drain": { "const": false }, "stop_idle": { "const": true } },
+}))]
 pub struct DrainRequest {
     /// Whether spawns are to be refused.
     pub drain: bool,
     /// Whether workers without a request are to be stopped as well.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[schemars(with = "Option<bool>")]
     pub stop_idle: bool,
 }
 
@@ -700,6 +725,7 @@ pub struct ShutdownResponse {
 pub struct ShutdownRequest {
     /// What becomes of its workers.
     #[serde(default)]
+    #[schemars(with = "Option<ShutdownWorkers>")]
     pub workers: ShutdownWorkers,
 }
 

@@ -39,6 +39,18 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::DataDir,
+        Self::DataDirGone,
+        Self::DiskNearlyFull,
+        Self::DevicesStale,
+        Self::GpuLost,
+        Self::GpuUsersUnknown,
+        Self::QueenUnreachable,
+        Self::RecordsSetAside,
+    ];
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -36,6 +36,7 @@ use crate::config::{Config, Orphans};
 use crate::devices::{self, Devices, OomKills, Picture as DevicesPicture};
 use crate::health::Conditions;
 use crate::http::handlers::{self, Api};
+use crate::http::metrics::Requests;
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
 use crate::id::{Backend, DownloadId, Pgid, SystemEntropy, WorkerId};
 use crate::kinds::provision::Provisions;
@@ -295,6 +296,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     };
     let api = Api {
         about,
+        requests: Requests::default(),
+        spawns: handlers::Spawns::default(),
         posts: relay.as_ref().map(|relay| Arc::clone(relay.posts())),
         token,
         entry: handlers::Entry::default(),

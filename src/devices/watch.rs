@@ -85,6 +85,11 @@ impl Devices {
         }
     }
 
+    /// The newest picture, however old; `None` before the first look has ended. Waits for nobody.
+    pub fn last(&self) -> Option<Arc<Picture>> {
+        self.0.0.state().last.clone()
+    }
+
     /// Asks for a picture that is newer than now, and does not wait for it. At most one such wish in
     /// [`limits::DEVICES_REFRESH`] is followed; one that comes earlier is followed then.
     pub fn refresh(&self) {

@@ -63,6 +63,8 @@ pub(super) struct Connection {
     surplus: bool,
     /// It has had an answer that was no refusal.
     served: bool,
+    /// The request that is being read or answered: for which endpoint of the service, and since when.
+    asked: Option<(Option<usize>, Instant)>,
 }
 
 enum Phase {
@@ -133,6 +135,7 @@ impl Connection {
             hung_up: false,
             surplus: false,
             served: false,
+            asked: None,
         }
     }
 

@@ -95,6 +95,8 @@ pub enum Value {
         /// The expression that it matches.
         pattern: &'static str,
     },
+    /// Any text: what makes no sense counts as absent.
+    Any,
     /// What a type of the wire may be.
     Of(SchemaOf),
 }
@@ -252,7 +254,7 @@ const DEVICE: Value = Value::Text { pattern: api::DEVICES_PATTERN };
 const LAST_EVENT_ID: Parameter = Parameter {
     name: "Last-Event-ID",
     required: false,
-    value: Value::Text { pattern: "^[0-9]{1,20}$" },
+    value: Value::Any,
     text: "the stream goes on behind this event, where that is still known",
 };
 
@@ -341,6 +343,17 @@ pub static ENDPOINTS: [Endpoint; ENDPOINTS_COUNT] = [
             json(503, "It does not, for now.", &[Body::Json(of::<api::Readiness>)]),
         ],
         route: |_, _| Ok(Route::Readiness),
+        ..BARE
+    },
+    Endpoint {
+        name: "metrics",
+        path: "/metrics",
+        access: Access::Anyone,
+        by: By::Loop,
+        text: "Figures for Prometheus, in its text format. The devices are as they were last seen; each question asks \
+               for a newer look.",
+        answers: &[json(200, "The figures.", &[Body::Text("text/plain; version=0.0.4; charset=utf-8")])],
+        route: |_, _| Ok(Route::Metrics),
         ..BARE
     },
     Endpoint {
@@ -655,7 +668,7 @@ pub static ENDPOINTS: [Endpoint; ENDPOINTS_COUNT] = [
 ];
 
 /// How many there are.
-pub const ENDPOINTS_COUNT: usize = 25;
+pub const ENDPOINTS_COUNT: usize = 26;
 
 const IDEMPOTENCY_KEY_PATTERN: &str = "^[!-~]{1,255}$";
 const _: () = assert!(IDEMPOTENCY_KEY_BYTES_MAX == 255, "the pattern says the same");

@@ -29,6 +29,7 @@ mod event_loop;
 pub mod events;
 pub mod handlers;
 mod listener;
+pub mod metrics;
 pub mod openapi;
 pub mod page;
 mod pool;
@@ -167,6 +168,18 @@ pub trait Service: Send + Sync + 'static {
     /// Called on an event loop with a whole request. Must not block: what needs a disk, the supervisor
     /// or a computation of more than microseconds is handed back as [`Verdict::Thread`].
     fn on_loop(&self, request: Request) -> Verdict;
+
+    /// Which of the service's endpoints a head is for, by a number of the service's; `None`: none of them.
+    fn endpoint(&self, head: &Head) -> Option<usize> {
+        let _ = head;
+        None
+    }
+
+    /// Called on an event loop as an answer goes out, or a stream begins: whatever answers, and also what was no
+    /// request. Must not block.
+    fn answered(&self, endpoint: Option<usize>, status: u16, took: Duration) {
+        let _ = (endpoint, status, took);
+    }
 
     /// Called on a request thread. Answers through `ticket`, now or later, from any thread. A panic is
     /// answered 500.

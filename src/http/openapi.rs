@@ -155,6 +155,7 @@ impl Document {
                 json!({ "type": "integer", "minimum": min, "maximum": max, "default": default })
             }
             Value::Text { pattern } => json!({ "type": "string", "pattern": pattern }),
+            Value::Any => json!({ "type": "string" }),
             Value::Of(schema) => schema(&mut self.requests).to_value(),
         };
         let (name, required, text) = (known.name, known.required, known.text);
@@ -167,9 +168,7 @@ impl Document {
             let (kind, schema) = match body {
                 Body::Json(schema) => ("application/json", schema(&mut self.answers).to_value()),
                 Body::Text(kind) => (*kind, json!({ "type": "string" })),
-                Body::Events(data) => {
-                    ("text/event-stream", json!({ "type": "string", "description": format!("data: {data}") }))
-                }
+                Body::Events(data) => ("text/event-stream", event(data)),
             };
             content.insert(kind.to_owned(), json!({ "schema": schema }));
         }
@@ -189,6 +188,19 @@ impl Document {
         }
         answer
     }
+}
+
+/// One event of a stream, by its fields: how most tools read what OpenAPI 3.1 has no words for.
+fn event(data: &str) -> Json {
+    json!({
+        "type": "object",
+        "properties": {
+            "data": { "type": "string", "description": data },
+            "event": { "type": "string" },
+            "id": { "type": "string" },
+        },
+        "required": ["data"],
+    })
 }
 
 /// What is refused in the same way by many.

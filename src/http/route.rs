@@ -12,6 +12,8 @@ pub enum Route {
     Health,
     /// `GET /ready`
     Readiness,
+    /// `GET /metrics`
+    Metrics,
     /// `GET /openapi.json`
     OpenApi,
     /// `GET /`
@@ -177,10 +179,11 @@ mod tests {
     #[test]
     fn each_path_has_its_methods() {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
-        let paths: [(&str, &[Method]); 23] = [
+        let paths: [(&str, &[Method]); 24] = [
             ("/", &[Get, Head]),
             ("/health", &[Get, Head]),
             ("/ready", &[Get, Head]),
+            ("/metrics", &[Get, Head]),
             ("/openapi.json", &[Get, Head]),
             ("/v1/devices", &[Get, Head]),
             ("/v1/status", &[Get, Head]),

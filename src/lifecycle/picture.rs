@@ -113,11 +113,23 @@ pub struct Picture {
 
 struct Newest {
     snapshot: Arc<Snapshot>,
+    counts: Counts,
     /// Downloads that have not ended, as their events have them.
     downloads: BTreeMap<DownloadId, Vec<u8>>,
     /// Number of the first change in the ring.
     first: u64,
     ring: VecDeque<Arc<[u8]>>,
+}
+
+/// What happened since the hive was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Restarts of workers after crashes.
+    pub restarts: u64,
+    /// Workers that ended, by the reason of their end.
+    pub ends: BTreeMap<&'static str, u64>,
+    /// Changes that a follower could not be told one by one, for it was too far behind.
+    pub events_dropped: u64,
 }
 
 /// What a follower of changes gets next.
@@ -141,6 +153,7 @@ impl Picture {
         };
         let newest = Newest {
             snapshot: Arc::new(snapshot),
+            counts: Counts::default(),
             downloads: BTreeMap::new(),
             first: 1,
             ring: VecDeque::new(),
@@ -158,6 +171,16 @@ impl Picture {
         Arc::clone(&self.lock().snapshot)
     }
 
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts.clone()
+    }
+
+    /// Downloads that have not ended.
+    pub fn downloads(&self) -> usize {
+        self.lock().downloads.len()
+    }
+
     /// Where a worker on `port` serves.
     pub fn worker_url(&self, port: u16) -> String {
         format!("http://{}:{port}", self.worker_host)
@@ -166,9 +189,12 @@ impl Picture {
     /// Shows `news` (changes, oldest first), `touched` (what moves all the time), and no more of
     /// `forgotten`.
     pub(super) fn publish(&self, clock: &Clock, news: Vec<View>, touched: Vec<View>, forgotten: &[WorkerId]) {
+        let ends = news.iter().filter(|view| view.state == State::Gone).filter_map(|view| view.end.as_ref());
+        let ends: Vec<&'static str> = ends.map(|end| end.reason.as_str()).collect();
         let news: Vec<Arc<Entry>> = news.iter().map(|view| Arc::new(self.entry(view, clock))).collect();
         let touched = touched.iter().map(|view| Arc::new(self.entry(view, clock)));
         let mut newest = self.lock();
+        ends.into_iter().for_each(|reason| *newest.counts.ends.entry(reason).or_default() += 1);
         let mut workers = newest.snapshot.workers.clone();
         let mut gone = newest.snapshot.gone.clone();
         gone.retain(|entry| !forgotten.contains(&entry.worker.worker_id));
@@ -184,7 +210,11 @@ impl Picture {
                     workers.remove(at);
                     gone.push(entry);
                 }
-                (Ok(at), _) => workers[at] = entry,
+                (Ok(at), _) => {
+                    let (before, now) = (workers[at].worker.restart_count, entry.worker.restart_count);
+                    newest.counts.restarts += u64::from(now.saturating_sub(before));
+                    workers[at] = entry;
+                }
                 (Err(_), State::Gone) => gone.push(entry),
                 (Err(at), _) => workers.insert(at, entry),
             }
@@ -216,8 +246,11 @@ impl Picture {
     /// What a follower gets that has seen all changes before `next`; without `next`, or if the ring does
     /// not reach back so far, the whole picture. At most about `room` bytes, at least one event.
     pub(crate) fn changes(&self, next: Option<u64>, room: usize) -> Changes {
-        let newest = self.lock();
+        let mut newest = self.lock();
         let end = newest.first + newest.ring.len() as u64;
+        // Of an id from another start of the hive nothing is known.
+        let dropped = next.filter(|next| *next < newest.first).map_or(0, |next| newest.first - next);
+        newest.counts.events_dropped += dropped;
         let Some(mut next) = next.filter(|next| (newest.first..=end).contains(next)) else {
             let mut events: Vec<Arc<[u8]>> = newest
                 .snapshot

@@ -141,6 +141,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Exited,
+        Self::Signaled,
+        Self::Oom,
+        Self::DownloadFailed,
+        Self::LaunchFailed,
+        Self::ReadyTimeout,
+        Self::Deaf,
+        Self::PortLost,
+        Self::NoRoom,
+        Self::Stopped,
+        Self::MakeRoom,
+        Self::Idle,
+        Self::Drain,
+        Self::Cascade,
+    ];
+
     /// Nobody wanted it: what the worker wrote may tell why.
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Exited | Self::Signaled | Self::Oom | Self::ReadyTimeout | Self::Deaf)

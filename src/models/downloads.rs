@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,20 @@ struct Shared {
     known: Mutex<Known>,
     /// There is something to drive, or never will be.
     changed: Condvar,
+    counts: Counts,
+}
+
+/// What happened since the hive was started, without a lock.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Bytes that came, those that had to be thrown away included.
+    pub bytes: AtomicU64,
+    /// Downloads that are there.
+    pub complete: AtomicU64,
+    /// Those that somebody ended.
+    pub cancelled: AtomicU64,
+    /// Those that failed.
+    pub failed: AtomicU64,
 }
 
 #[derive(Default)]
@@ -137,7 +152,8 @@ impl Downloads {
     ) -> io::Result<(Vec<Joined>, Downloads)> {
         let model_dir = model_dir.to_owned();
         let (known, changed) = (Mutex::default(), Condvar::new());
-        let downloads = Self(Arc::new(Shared { model_dir, hub, watcher, known, changed }));
+        let downloads =
+            Self(Arc::new(Shared { model_dir, hub, watcher, known, changed, counts: Counts::default() }));
         let start = |n| {
             let (shared, stopped) = (Arc::clone(&downloads.0), downloads.clone());
             let body = move || {
@@ -201,6 +217,11 @@ impl Downloads {
         let mut known = self.0.known();
         known.forget();
         known.downloads.get(id).cloned()
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> &Counts {
+        &self.0.counts
     }
 
     /// Those that have not ended, by name.
@@ -319,6 +340,13 @@ impl Shared {
         let workers = std::mem::take(&mut state.workers);
         drop(state);
         let id = &download.id;
+        let counts = &self.counts;
+        let count = match &stage {
+            Stage::Failed(TransferError::Hub(HubError::Cut)) => &counts.cancelled,
+            Stage::Failed(_) => &counts.failed,
+            _ => &counts.complete,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
         match &stage {
             Stage::Failed(TransferError::Hub(HubError::Cut)) => info!("download cancelled download={id}"),
             Stage::Failed(why) => warn!("download failed download={id} why={why:?}"),

@@ -24,6 +24,7 @@ pub mod launch;
 pub mod lock;
 pub mod log;
 mod mailbox;
+pub(crate) mod own;
 mod owner;
 pub(crate) mod procfs;
 pub mod reasons;

@@ -64,7 +64,7 @@ impl Process {
 }
 
 /// `USER_HZ`, in which the kernel counts for programs: 100 on every architecture that Rust's Linux targets have.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Which start of the machine this is.
 pub(crate) fn boot_id() -> Option<String> {

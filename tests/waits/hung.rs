@@ -85,6 +85,7 @@ fn while_all_request_threads_hang_in_a_disk_the_rest_of_the_hive_lives_on() {
         late.read_exact(&mut answer).is_ok() && answer == *b"HTTP/1.1 503"
     });
     assert_eq!(hive.get("/v1/health").status, 200);
+    assert!(hive.get("/metrics").text.contains("rbee_workers{state=\"ready\"} 2\n"));
     assert_eq!(hive.workers().len(), 2);
     assert_eq!(hive.delete(&format!("/v1/workers/{other}")).status, 202, "a worker can be stopped");
     while events.next_event().is_some_and(|(_, worker)| worker["state"] != "stopping") {}

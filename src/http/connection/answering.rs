@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use log::warn;
 
@@ -16,6 +17,7 @@ impl Connection {
     /// A head is whole; `bare` if nothing behind it has arrived yet.
     pub(super) fn on_head(&mut self, framing: &Framing, bare: bool, desk: &mut Desk) {
         let Some((head, _)) = self.parser.head() else { return };
+        self.asked = Some((desk.service.endpoint(head), Instant::now()));
         match desk.service.on_head(head, &mut self.peer) {
             Ok(()) if framing.expects_continue && framing.has_body && bare => {
                 desk.output.extend_from_slice(encode::CONTINUE);
@@ -58,6 +60,7 @@ impl Connection {
     pub(super) fn answer(&mut self, answer: &Answer, framing: &Framing, desk: &mut Desk) {
         let after = after(framing, desk);
         self.served |= answer.status < 400;
+        self.count(answer.status, desk);
         encode::answer(&mut desk.output, answer, framing, after, &desk.date);
         self.phase = match after {
             After::Keep => Phase::Reading,
@@ -77,6 +80,7 @@ impl Connection {
         // Without chunks, only the end of the connection ends a stream.
         let after = if framing.http_1_1 { after(framing, desk) } else { After::Close };
         if framing.head_only {
+            self.count(200, desk);
             encode::stream_head(&mut desk.output, framing, after, &desk.date);
             self.phase = match after {
                 After::Keep => Phase::Reading,
@@ -88,6 +92,7 @@ impl Connection {
             let answer = overloaded("too many event streams").into_answer(framing.correlation);
             return self.answer(&answer, framing, desk);
         };
+        self.count(200, desk);
         encode::stream_head(&mut desk.output, framing, after, &desk.date);
         let mut streaming = Streaming::new(source, framing.http_1_1, after, permit);
         if desk.draining {
@@ -133,8 +138,16 @@ impl Connection {
 
     /// Answers, although the client may still be sending what nobody will read.
     fn last_answer(&mut self, answer: &Answer, framing: &Framing, desk: &mut Desk) {
+        self.count(answer.status, desk);
         encode::answer(&mut desk.output, answer, framing, After::Close, &desk.date);
         self.phase = Phase::Closing { linger: true };
+    }
+
+    /// Tells the service that the request under way is answered.
+    fn count(&mut self, status: u16, desk: &Desk) {
+        let (endpoint, took) =
+            self.asked.take().map_or_else(Default::default, |(endpoint, at)| (endpoint, at.elapsed()));
+        desk.service.answered(endpoint, status, took);
     }
 }
 

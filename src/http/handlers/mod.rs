@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use log::{debug, warn};
@@ -17,8 +17,9 @@ use crate::capacity::ledger::Rules;
 use crate::devices::Devices;
 use crate::health::{Condition, Conditions};
 use crate::http::auth::{self, Who};
-use crate::http::endpoints::{Access, ENDPOINTS, Endpoint};
+use crate::http::endpoints::{self, Access, ENDPOINTS, Endpoint, Found};
 use crate::http::events::EventStream;
+use crate::http::metrics::Requests;
 use crate::http::openapi;
 use crate::http::page;
 use crate::http::route::{self, Route};
@@ -45,6 +46,7 @@ use crate::relay::Posts;
 use arguments::{Arguments, wrong};
 pub use entry::Entry;
 use locate::Halt;
+pub use metrics::Spawns;
 pub use status::About;
 
 mod arguments;
@@ -53,6 +55,7 @@ pub mod downloads;
 mod entry;
 mod kinds;
 mod locate;
+mod metrics;
 mod models;
 mod provision;
 mod spawn;
@@ -65,6 +68,10 @@ mod workers;
 pub struct Api {
     /// Who this hive is.
     pub about: About,
+    /// Requests by endpoint and status.
+    pub requests: Requests,
+    /// Spawns by result.
+    pub spawns: Spawns,
     /// How heartbeats to the queen went; `None` without one.
     pub posts: Option<Arc<Posts>>,
     /// What opens the hive; `None`: all is open.
@@ -158,6 +165,7 @@ impl Api {
         match route {
             Route::Health => Some(Ok(self.health(snapshot().status))),
             Route::Readiness => Some(Ok(readiness(snapshot().status))),
+            Route::Metrics => Some(Ok(metrics::metrics(self))),
             Route::OpenApi => {
                 let document = Body::Shared(openapi::document());
                 Some(Ok(Answer::bytes(200, "application/json", document)))
@@ -204,6 +212,7 @@ impl Api {
             Route::Shutdown => self.shutdown(request)?,
             Route::Health
             | Route::Readiness
+            | Route::Metrics
             | Route::OpenApi
             | Route::Page
             | Route::List
@@ -322,6 +331,19 @@ impl Service for Api {
             Some(answer) => Verdict::Answer(answer.unwrap_or_else(|error| error.into_answer(correlation))),
             None => Verdict::Thread(request, admitted.endpoint().errand()),
         }
+    }
+
+    fn endpoint(&self, head: &Head) -> Option<usize> {
+        match endpoints::find(&head.method, &head.path) {
+            Found::Endpoint(at, _) => Some(at),
+            Found::OtherMethod(_) | Found::Nothing => None,
+        }
+    }
+
+    fn answered(&self, endpoint: Option<usize>, status: u16, took: Duration) {
+        let is_told = endpoint.is_none_or(|at| ENDPOINTS[at].tells(status));
+        debug_assert!(is_told, "{status} is an answer that the table of endpoints lacks: {endpoint:?}");
+        self.requests.count(endpoint, status, took);
     }
 
     fn on_thread(&self, request: Request, ticket: Ticket) {

@@ -21,6 +21,17 @@ use super::wish::Wish;
 use super::{Api, capacity, draining, no_answer, shutting_down};
 
 pub(super) fn spawn(api: &Api, request: &Request, online: Option<Instant>) -> Result<Answer, Halt> {
+    let spawned = admit(api, request, online);
+    match &spawned {
+        Ok(_) => api.spawns.count("accepted"),
+        Err(Halt::Refused(error)) => api.spawns.count(error.code().wire().1),
+        // It is asked again on a thread that may wait for the hub.
+        Err(Halt::AskHub) => {}
+    }
+    spawned
+}
+
+fn admit(api: &Api, request: &Request, online: Option<Instant>) -> Result<Answer, Halt> {
     // In a drained hive, too, the same key gives the same worker.
     if api.picture.snapshot().status != HiveStatus::Draining {
         api.check_takes_spawns()?;

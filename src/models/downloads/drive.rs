@@ -23,6 +23,8 @@ struct Tally<'a> {
     done_bytes: u64,
     /// Of those, what was not there before.
     came_bytes: u64,
+    /// Of those, what is in the counts of all downloads.
+    counted_bytes: u64,
     /// The most that was shown.
     shown_bytes: u64,
     speed: Speed,
@@ -67,6 +69,7 @@ impl Shared {
             total_bytes: selection.bytes(),
             done_bytes: 0,
             came_bytes: 0,
+            counted_bytes: 0,
             shown_bytes: 0,
             speed: Speed::default(),
         };
@@ -123,6 +126,8 @@ impl Shared {
         let now = Instant::now();
         let here = tally.done_bytes + meter.bytes.load(Ordering::Relaxed);
         let came = tally.came_bytes + meter.came.load(Ordering::Relaxed);
+        self.counts.bytes.fetch_add(came.saturating_sub(tally.counted_bytes), Ordering::Relaxed);
+        tally.counted_bytes = tally.counted_bytes.max(came);
         tally.shown_bytes = tally.shown_bytes.max(here).min(tally.total_bytes);
         let is_last = file + 1 == tally.download.selection.files.len();
         let stage = if is_last && meter.verifying.load(Ordering::Relaxed) {

@@ -319,7 +319,7 @@ pub struct SpawnRequest {
     pub model_ref: String,
     /// Where: `cpu`, `gpu0`, a MIG instance `gpu0:1`, or several GPUs joined by commas, over which the model is split. On
     /// the wire also a number, or a list.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "devices_schema")]
     pub device: Option<String>,
     /// What computes.

@@ -287,6 +287,20 @@ mod tests {
     }
 
     #[test]
+    fn a_request_needs_what_the_hive_needs_and_no_more() {
+        let document: Json = serde_json::from_slice(&document()).unwrap();
+        let needed = |name: &str| document["components"]["schemas"][name]["required"].clone();
+        assert_eq!(needed("SpawnRequest"), json!(["model_ref"]));
+        assert_eq!(needed("DrainRequest"), json!(["drain"]));
+        assert_eq!(needed("ProvisionRequest"), json!(["kind"]));
+        assert_eq!(needed("ShutdownRequest"), Json::Null);
+        assert_eq!(needed("WorkerHeartbeat"), json!(["worker_id", "timestamp", "health_status"]));
+        // What is answered has every field that is always there.
+        let status = needed("Status");
+        assert_eq!(status.as_array().map(Vec::len), Some(11), "{status}");
+    }
+
+    #[test]
     fn the_document_is_made_once() {
         assert!(Arc::ptr_eq(&document(), &document()));
     }

@@ -42,7 +42,8 @@ def main():
         worker = json.load(ask("POST", f"{url}/v1/workers/spawn", spawn))["worker_id"]
         check_streams(url, worker)
         env = os.environ | {"SCHEMATHESIS_HOOKS": str(FOLDER / "openapi_hooks.py"), "RBEE_SPAWN": json.dumps(spawn),
-                            "RBEE_WORKER": worker, "PYTHONDONTWRITEBYTECODE": "1"}
+                            "RBEE_WORKER": worker, "RBEE_URL": url,
+                            "RBEE_HIVE_TOKEN": TOKEN, "PYTHONDONTWRITEBYTECODE": "1"}
         schemathesis = Path(sys.executable).with_name("schemathesis")
         began = time.monotonic()
         done = subprocess.run(

@@ -363,8 +363,13 @@ impl Api {
         let method = request.head.method.clone();
         let (name, reply) = match self.admit(&request.head) {
             Ok(admitted) => {
-                let name = admitted.endpoint().name;
-                (name, self.change(admitted, &request, online))
+                let endpoint = admitted.endpoint();
+                let reply = self.change(admitted, &request, online);
+                if let Err(Halt::Refused(error)) = &reply {
+                    let is_told = endpoint.codes().any(|code| code == error.code());
+                    debug_assert!(is_told, "{}: {:?} is not in its table", endpoint.name, error.code());
+                }
+                (endpoint.name, reply)
             }
             Err(error) => ("refused", Err(error.into())),
         };

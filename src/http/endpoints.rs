@@ -290,7 +290,7 @@ const CAPACITY: [Parameter; 8] = [
 ];
 
 const DOWNLOAD: [Parameter; 1] =
-    [needed("id", Value::Text { pattern: "^[!-~]{1,256}$" }, "`download_id` of who began it")];
+    [needed("id", Value::Text { pattern: "^d-[0-9a-f]{16}$" }, "`download_id` of who began it")];
 
 // ---- What is answered ----
 

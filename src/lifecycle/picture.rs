@@ -388,3 +388,25 @@ fn heartbeat_worker(worker: &api::Worker) -> HeartbeatWorker {
         restart_count: worker.restart_count,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_that_a_follower_is_too_late_for_are_counted() {
+        let picture = Picture::new("test".to_owned(), "boot".to_owned(), "127.0.0.1");
+        let id = DownloadId::parse("d-0123456789abcdef").unwrap();
+        let first = picture.changes(None, usize::MAX).next;
+        for _ in 0..EVENTS_KEPT + 3 {
+            picture.publish_download(&id, b"{}".to_vec(), false);
+        }
+        picture.changes(Some(first + 3), usize::MAX);
+        assert_eq!(picture.counts().events_dropped, 0, "all that it has not seen is still there");
+        picture.changes(Some(first), usize::MAX);
+        assert_eq!(picture.counts().events_dropped, 3);
+        // An id of another start of the hive lies ahead, and says nothing.
+        picture.changes(Some(u64::MAX), usize::MAX);
+        assert_eq!((picture.counts().events_dropped, picture.downloads()), (3, 1));
+    }
+}

@@ -92,7 +92,7 @@ test("a reader of screens hears what each part is, and what a cell belongs to", 
     const columns = await table.getByRole("columnheader").count();
     assert.equal(await row(tab, workers[0]).getByRole("cell").count(), columns - 1);
     const used = tab.getByRole("listitem").filter({ hasText: "gpu0" });
-    assert.match(await used.textContent(), /Used80\.6 GiB.*Free59\.8 GiBIn all140 GiB/, "the bar is told in words");
+    assert.match(await used.textContent(), /gpu0 NVIDIA H200 140 GiB in all.*Used80\.6 GiB.*Free59\.8 GiB/, "the bar is told in words");
     await tab.context().close();
   }
 });

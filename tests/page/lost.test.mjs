@@ -1,8 +1,9 @@
 // A hive that dies, hangs or comes back: the page says so, and shows nothing old as if it were new.
 
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { eventually, openBrowser, row, Stage, visit } from "./stage.mjs";
+import { eventually, openBrowser, row, SHOTS, Stage, visit } from "./stage.mjs";
 
 let browser;
 before(async () => (browser = await openBrowser()));
@@ -24,6 +25,7 @@ test("a hive that is killed is reported lost, and found again with its worker wh
   await tab.getByText(/Next try in \d+ s|Trying again/).waitFor();
   assert.match(await tab.title(), /^lost: /);
   assert.ok(await row(tab, id).isVisible(), "what was known stays");
+  await tab.screenshot({ path: join(SHOTS, "lost.png") });
   // A question that cannot be answered now says so.
   await row(tab, id).getByRole("button", { name: "Stop" }).click();
   await tab.getByRole("button", { name: "Stop worker" }).click();
@@ -93,11 +95,11 @@ test("a page that nobody looks at holds no connection, and misses nothing that e
     Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));
   }, hidden);
-  const asked = [];
-  tab.on("request", (request) => asked.push(request.url()));
   const ended = tab.waitForEvent("requestfailed", (request) => request.url().endsWith("/v1/events"));
   await look(true);
   await ended;
+  const asked = [];
+  tab.on("request", (request) => asked.push(request.url()));
   await stage.ask("DELETE", `/v1/workers/${id}`);
   await eventually("the worker is gone", async () => (await stage.worker(id)).error);
   assert.deepEqual(asked, [], "it asks for nothing");

@@ -2,7 +2,7 @@
 //
 //     node tests/page/picture.mjs
 
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { GIB, MIB, SHOTS, Stage, eventually, openBrowser, visit } from "./stage.mjs";
 
@@ -14,7 +14,7 @@ const queen = await Stage.mock("queen", "--bind", "127.0.0.1:0");
 const shelf = join(SHOTS, "hub/Qwen/Qwen3-32B-GGUF");
 await mkdir(shelf, { recursive: true });
 await writeFile(join(shelf, "Qwen3-32B-Q4_K_M.gguf"), Buffer.concat([Buffer.from("GGUF"), Buffer.alloc(48 * MIB)]));
-const hub = await Stage.mock("hub", join(SHOTS, "hub"), "--bind", "127.0.0.1:0", "--rate", "1500000");
+const hub = await Stage.mock("hub", join(SHOTS, "hub"), "--bind", "127.0.0.1:0", "--rate", "700000");
 const stage = await Stage.open({ cards, hub: hub.url, hiveId: "gpu-07", args: ["--queen-url", queen.url, "--restart-limit", "9"] });
 const browser = await openBrowser();
 try {
@@ -39,11 +39,14 @@ try {
   await tab.locator("#workers .state.busy").waitFor();
   await eventually("a download moves", async () => (await tab.locator("progress").evaluate((bar) => bar.value)) > 0.2);
   await tab.locator("#ended li").first().waitFor();
+  await eventually("all memory was looked at", async () => (await tab.locator("#workers").getByText("resident").count()) >= 4);
   for (const [name, looks] of [["light", {}], ["dark", { colorScheme: "dark" }]]) {
     await tab.emulateMedia(looks);
     await tab.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
   }
   await tab.emulateMedia({ colorScheme: "light" });
+  await tab.setViewportSize({ width: 1120, height: 700 });
+  await tab.screenshot({ path: "docs/page.png", fullPage: true });
   await tab.setViewportSize({ width: 400, height: 860 });
   await tab.screenshot({ path: join(SHOTS, "narrow.png"), fullPage: true });
   console.log(tab.complaints);
@@ -52,4 +55,5 @@ try {
   await stage.close();
   await hub.end();
   await queen.end();
+  await rm(join(SHOTS, "hub"), { recursive: true });
 }

@@ -187,10 +187,11 @@ function drawDevices(hive) {
 }
 
 function buildDevice() {
-  const [name, product, amounts, notes] = [make("strong"), make("span"), make("dl", { className: "amounts" }), make("p")];
+  const [name, product, total] = [make("strong"), make("span"), make("span", { className: "total" })];
+  const [amounts, notes] = [make("dl", { className: "amounts" }), make("p")];
   const [used, open] = [make("i", { className: "used" }), make("i", { className: "open" })];
   const bar = make("div", { className: "bar", ariaHidden: "true" }, used, open);
-  const element = make("li", {}, make("h3", {}, name, " ", product), bar, amounts, notes);
+  const element = make("li", {}, make("h3", {}, name, " ", product, " ", total), bar, amounts, notes);
   let device;
   return {
     element,
@@ -198,6 +199,7 @@ function buildDevice() {
       device = now;
       say(name, device.id);
       say(product, device.name);
+      say(total, `${bytes(device.total)} in all`);
       say(notes, device.lost ? "Lost: it fell off the bus, or its driver says so." : device.notes.join(" · "));
       classes(element, device.lost ? "lost" : "");
     },
@@ -210,7 +212,6 @@ function buildDevice() {
         ["Used", bytes(taken)],
         ["Promised, not taken", bytes(untaken)],
         ["Free", bytes(device.free - untaken)],
-        ["In all", bytes(device.total)],
       ]);
     },
   };
@@ -236,7 +237,8 @@ function buildWorker(hive, { worker: { worker_id: id } }) {
   };
   const [kind, state, more, last] = [make("small"), make("span"), make("small"), make("small")];
   const [model, device] = [cell("Model", "model"), cell("Device", "")];
-  const [slots, memory] = [cell("Slots in use", "number"), cell("Memory", "number")];
+  const [promised, held] = [make("span"), make("small")];
+  const [slots, memory] = [cell("Slots in use", "number"), cell("Memory promised", "number", promised, held)];
   const [uptime, restarts] = [cell("Uptime", "number"), cell("Restarts", "number")];
   const button = (text, open) => {
     const element = make("button", { type: "button", textContent: text, ariaLabel: `${text}: ${id}` });
@@ -260,8 +262,8 @@ function buildWorker(hive, { worker: { worker_id: id } }) {
     const serves = worker.state === "ready" || worker.state === "busy";
     classes(last, serves ? "" : "bad");
     say(slots, `${serves ? worker.slots_total - worker.slots_available : "–"} / ${worker.slots_total}`);
-    const held = worker.memory_bytes === null ? "–" : bytes(worker.memory_bytes);
-    say(memory, `${held} of ${bytes(worker.reserved_bytes)}`);
+    say(promised, bytes(worker.reserved_bytes));
+    say(held, worker.memory_bytes === null ? "" : `${bytes(worker.memory_bytes)} resident`);
     say(uptime, worker.started_at === null || worker.pid === null ? "–" : duration(now - Date.parse(worker.started_at)));
     say(restarts, String(worker.restart_count));
     classes(restarts, worker.restart_count > 0 ? "number bad" : "number");
@@ -284,7 +286,8 @@ function drawDownloads(hive) {
       show(bar, ["downloading", "verifying"].includes(download.stage));
       const { bytes_downloaded: here = 0, bytes_total: all = 0, speed_mbps: speed = 0, attempt } = download;
       bar.value = download.stage === "verifying" ? 1 : all > 0 ? here / all : 0;
-      const left = speed > 0 ? `${duration(((all - here) * 8) / (speed * 1000))} left` : "waits for bytes";
+      const leftMs = ((all - here) * 8) / (speed * 1000);
+      const left = speed === 0 ? "waits for bytes" : leftMs < 5000 ? "almost done" : `${duration(leftMs)} left`;
       const words = {
         downloading: [`${bytes(here)} of ${bytes(all)}`, `${speed.toFixed(1)} Mbit/s`, left,
           ...(attempt > 1 ? [`attempt ${attempt}`] : []),

@@ -1,13 +1,11 @@
 // How the page looks and reads: for who sees little, on a narrow screen, in the dark, with 64 workers.
 
 import assert from "node:assert/strict";
-import { mkdir, readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { openBrowser, row, SHOTS, Stage, visit } from "./stage.mjs";
+import { findings, openBrowser, row, SHOTS, Stage, visit } from "./stage.mjs";
 
-const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const LOOKS = {
   light: {},
   dark: { colorScheme: "dark" },
@@ -32,16 +30,6 @@ after(async () => {
   await browser.close();
   await Promise.all([open.close(), locked.close()]);
 });
-
-/** What axe finds serious or critical. */
-async function findings(tab) {
-  await tab.evaluate(AXE);
-  const { violations, passes } = await tab.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-  assert.ok(passes.length > 10, "axe looked at something");
-  const said = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
-  console.log(`  axe: ${passes.length} rules pass, ${said.length} do not${said.map((text) => `\n    ${text}`).join("")}`);
-  return said.filter((text) => /^(serious|critical)/.test(text));
-}
 
 async function fits(tab) {
   const [inner, outer] = await tab.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);

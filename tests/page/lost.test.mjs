@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { eventually, openBrowser, row, SHOTS, Stage, visit } from "./stage.mjs";
+import { eventually, findings, openBrowser, row, SHOTS, Stage, visit } from "./stage.mjs";
 
 let browser;
 before(async () => (browser = await openBrowser()));
@@ -26,6 +26,7 @@ test("a hive that is killed is reported lost, and found again with its worker wh
   assert.match(await tab.title(), /^lost: /);
   assert.ok(await row(tab, id).isVisible(), "what was known stays");
   await tab.screenshot({ path: join(SHOTS, "lost.png") });
+  assert.deepEqual(await findings(tab), []);
   // A question that cannot be answered now says so.
   await row(tab, id).getByRole("button", { name: "Stop" }).click();
   await tab.getByRole("button", { name: "Stop worker" }).click();

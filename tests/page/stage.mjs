@@ -2,7 +2,8 @@
 // `close`, by process id.
 
 import { spawn } from "node:child_process";
-import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -16,6 +17,7 @@ export const PATIENCE_MS = 60_000;
 export const MIB = 1 << 20;
 export const GIB = 1 << 30;
 
+const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
 
@@ -174,6 +176,16 @@ export class Stage {
 /** Chromium as a visitor has it, with an empty profile. */
 export function openBrowser() {
   return chromium.launch({ executablePath: process.env.RBEE_CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+}
+
+/** What axe finds serious or critical. */
+export async function findings(tab) {
+  await tab.evaluate(AXE);
+  const { violations, passes } = await tab.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  if (passes.length < 10) throw new Error("axe looked at nothing");
+  const said = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
+  console.log(`  axe: ${passes.length} rules pass, ${said.length} do not${said.map((text) => `\n    ${text}`).join("")}`);
+  return said.filter((text) => /^(serious|critical)/.test(text));
 }
 
 /** A tab on the page, which notes what the browser complains of. */

@@ -37,7 +37,8 @@ function changed() {
 function draw() {
   drawLine();
   if (hive.about === null) return;
-  const now = Date.now();
+  // Where the hive is lost, times stand still with all else.
+  const now = isLost ? heardAt : Date.now();
   for (const kept of [hive.ended, hive.downloads]) {
     for (const [id, { endedAt }] of kept) if (now - endedAt > KEPT_MS) kept.delete(id);
   }
@@ -57,6 +58,7 @@ function drawLine() {
   say($("line"), word);
   classes($("line"), isLost || isOld ? "line bad" : "line live");
   show($("lost"), isLost);
+  classes(document.body, isLost ? "old" : "");
   show($("forget"), token !== null);
   if (!isLost) return;
   const what = refusal ? `The hive refuses to be followed: ${refusal}` :

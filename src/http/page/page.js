@@ -1,6 +1,6 @@
 // What is known of the hive: kept by its events and, for what has none, by asking again.
 
-const POLL_MS = 3000;
+const POLL_MS = 5000;
 const TICK_MS = 1000;
 const DRAW_MS = 250;
 const NEWS_MS = 2000;
@@ -53,7 +53,7 @@ function draw() {
 }
 
 function drawLine() {
-  const isOld = hive.about !== null && Date.now() - figuresAt > 4 * POLL_MS;
+  const isOld = hive.about !== null && Date.now() - figuresAt > 2 * POLL_MS;
   const word = isLost ? "not connected" : hive.about === null ? ($("entry").hidden ? "" : "locked") : isOld ? `live, figures of ${clock(figuresAt)}` : "live";
   say($("line"), word);
   classes($("line"), isLost || isOld ? "line bad" : "line live");
@@ -183,7 +183,7 @@ function reconnect() {
 // What has no events, and the times that go by.
 async function tick() {
   if (document.hidden) return;
-  changed();
+  if (isLost || Date.now() - drawnAt > 1.5 * TICK_MS) changed();
   if (isPolling || isLost || hive.about === null || Date.now() - figuresAt < POLL_MS - TICK_MS / 2) return;
   isPolling = true;
   try {

@@ -43,6 +43,10 @@ async function freePort() {
   }
 }
 
+/** What runs. A test that fails does not come to its end, so this process ends them with itself: SIGTERM also ends workers. */
+const running = new Set();
+process.on("exit", () => running.forEach((child) => child.kill()));
+
 /** A program that says where it listens. */
 class Program {
   static async start(path, args, env) {
@@ -51,7 +55,11 @@ class Program {
     program.child = spawn(path, args, { env, stdio: ["ignore", "pipe", "pipe"] });
     program.ended = new Promise((go) => program.child.once("exit", go));
     let [isOver, out] = [false, ""];
-    program.ended.then(() => (isOver = true));
+    running.add(program.child);
+    program.ended.then(() => {
+      isOver = true;
+      running.delete(program.child);
+    });
     program.child.stderr.on("data", (bytes) => (program.said = (program.said + bytes).slice(-100_000)));
     program.child.stdout.on("data", (bytes) => (out += bytes));
     await eventually(`${path} listens`, () => {

@@ -121,6 +121,8 @@ pub enum Body {
     Owned(Vec<u8>),
     /// Made once for a picture.
     Shared(Arc<[u8]>),
+    /// Part of the program.
+    Static(&'static [u8]),
 }
 
 impl Body {
@@ -129,6 +131,7 @@ impl Body {
         match self {
             Self::Owned(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+            Self::Static(bytes) => bytes,
         }
     }
 }

@@ -167,7 +167,7 @@ impl Api {
             Route::Readiness => Some(Ok(readiness(snapshot().status))),
             Route::Metrics => Some(Ok(metrics::metrics(self))),
             Route::OpenApi => {
-                let document = Body::Shared(openapi::document());
+                let document = Body::Static(openapi::DOCUMENT.as_bytes());
                 Some(Ok(Answer::bytes(200, "application/json", document)))
             }
             Route::Page => Some(Ok(page::answer())),

@@ -1,5 +1,7 @@
 //! Who asks, and whether they may: one function from a route's needs and the headers to [`Who`].
 
+use std::net::Ipv4Addr;
+
 use crate::http::endpoints::Access;
 use crate::http::{ApiError, Code, Head};
 use crate::id::{Run, Token, WorkerId};
@@ -27,7 +29,8 @@ pub enum Who {
 /// Tells who asks for something behind the token.
 ///
 /// # Errors
-/// 401 if a token is configured and none, or a wrong one, was shown.
+/// 401 if a token is configured and none, or a wrong one, was shown; 403 if none is configured, and a web page of
+/// somebody else's asks.
 pub fn identify(token: Option<&Token>, snapshot: &Snapshot, head: &Head) -> Result<Who, ApiError> {
     let shown = bearer(head);
     let worker = |secret: &str| {
@@ -35,7 +38,11 @@ pub fn identify(token: Option<&Token>, snapshot: &Snapshot, head: &Head) -> Resu
         Some(Who::Worker { id: entry.worker.worker_id.clone(), run: entry.run })
     };
     let Some(token) = token else {
-        return Ok(shown.map_or(Who::Anyone, |secret| worker(secret).unwrap_or(Who::Stranger)));
+        return match shown.map(|secret| worker(secret).unwrap_or(Who::Stranger)) {
+            Some(worker @ Who::Worker { .. }) => Ok(worker),
+            _ if is_of_another_site(head) => Err(ApiError::new(Code::Forbidden, OTHER_SITE)),
+            stranger => Ok(stranger.unwrap_or(Who::Anyone)),
+        };
     };
     let Some(secret) = shown else {
         return Err(ApiError::new(Code::MissingApiKey, "this hive wants `Authorization: Bearer <token>`"));
@@ -44,6 +51,28 @@ pub fn identify(token: Option<&Token>, snapshot: &Snapshot, head: &Head) -> Resu
         return Ok(Who::Queen);
     }
     worker(secret).ok_or_else(invalid)
+}
+
+const OTHER_SITE: &str = "without a token this hive is not for web pages of other sites: ask it at an address or as \
+                          localhost, or give it a token";
+
+/// Whether a web page of another site may be what asks. A browser on this machine lets any page send requests to
+/// loopback: with its `Origin`, or, once the page's own name leads here (DNS rebinding), with that name as `Host`.
+fn is_of_another_site(head: &Head) -> bool {
+    let host = head.header("Host").unwrap_or_default();
+    let is_ours =
+        |origin: &str| origin.split_once("://").is_some_and(|(_, of)| of.eq_ignore_ascii_case(host));
+    head.header("Origin").is_some_and(|origin| !is_ours(origin)) || !is_of_this_machine(host)
+}
+
+/// Whether a `Host` is an address, or a name that nobody else can give out: one label, or `localhost`'s.
+fn is_of_this_machine(host: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.starts_with('[')
+        || name.parse::<Ipv4Addr>().is_ok()
+        || !name.contains('.')
+        || name.to_ascii_lowercase().ends_with(".localhost")
 }
 
 /// Whether the token shown is that of a worker's present launch.

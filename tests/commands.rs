@@ -70,7 +70,8 @@ fn from_a_spawn_that_is_waited_for_to_a_stop_by_the_beginning_of_a_name() {
     assert_eq!(code, 0, "{err}");
     let id = id.strip_suffix('\n').unwrap();
     assert_eq!(hive.worker(id)["state"], "ready");
-    for word in ["launching on cpu", "ready on cpu", &format!("{id} serves at http://")] {
+    // It may have been launched before the command heard of it.
+    for word in ["ready on cpu", &format!("{id} serves at http://")] {
         assert!(err.contains(word), "{word}: {err}");
     }
     let listed = out(&hive, &["ps"]);

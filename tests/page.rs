@@ -17,6 +17,7 @@ fn a_page_of_another_site_moves_nothing_where_there_is_no_token() {
     // A browser tells of which page a request is, but not always.
     assert_eq!(status(&own, "Origin: https://evil.example\r\n"), 403);
     assert_eq!(status(&own, "Origin: null\r\n"), 403);
+    assert_eq!(status(&own, "Sec-Fetch-Site: cross-site\r\n"), 403, "an image has no origin");
     assert_eq!(status("evil.example:8600", ""), 403, "its name leads here");
     assert_eq!(status("127.0.0.1.evil.example", "Origin: http://127.0.0.1.evil.example\r\n"), 403);
     assert_eq!(hive.get("/ready").status, 200, "nothing was drained");
@@ -24,6 +25,7 @@ fn a_page_of_another_site_moves_nothing_where_there_is_no_token() {
         assert_eq!(status(host, ""), 200, "{host}");
     }
     assert_eq!(status(&own, &format!("Origin: http://{own}\r\n")), 200, "its own page");
+    assert_eq!(status(&own, "Sec-Fetch-Site: same-origin\r\n"), 200, "its own page");
     let guarded = Hive::builder().token("s3cret").start();
     let answer = guarded.request(
         "POST",

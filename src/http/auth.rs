@@ -57,12 +57,15 @@ const OTHER_SITE: &str = "without a token this hive is not for web pages of othe
                           localhost, or give it a token";
 
 /// Whether a web page of another site may be what asks. A browser on this machine lets any page send requests to
-/// loopback: with its `Origin`, or, once the page's own name leads here (DNS rebinding), with that name as `Host`.
+/// loopback: with its `Origin`, which simple ones lack, and `Sec-Fetch-Site`; or, once the page's own name leads here (DNS rebinding), with that name as `Host`.
 fn is_of_another_site(head: &Head) -> bool {
     let host = head.header("Host").unwrap_or_default();
     let is_ours =
         |origin: &str| origin.split_once("://").is_some_and(|(_, of)| of.eq_ignore_ascii_case(host));
-    head.header("Origin").is_some_and(|origin| !is_ours(origin)) || !is_of_this_machine(host)
+    let is_from = |site: &str| site == "cross-site" || site == "same-site";
+    head.header("Origin").is_some_and(|origin| !is_ours(origin))
+        || head.header("Sec-Fetch-Site").is_some_and(is_from)
+        || !is_of_this_machine(host)
 }
 
 /// Whether a `Host` is an address, or a name that nobody else can give out: one label, or `localhost`'s.

@@ -37,7 +37,7 @@ fn place<'a>(hives: &'a [HiveClient], model: &str) -> Result<(&'a HiveClient, Wo
     for hive in hives {
         match hive.capacity(&CapacityQuery::new(model)) {
             Ok(capacity) if capacity.fits => {
-                let spare = capacity.answer.available_bytes - capacity.answer.required_bytes;
+                let spare = capacity.answer.available_bytes.saturating_sub(capacity.answer.required_bytes);
                 offers.push((Reverse(spare), capacity.answer.device, hive));
             }
             Ok(capacity) => eprintln!("{}: {}", hive.url(), capacity.message.unwrap_or_default()),

@@ -28,7 +28,7 @@ fn run(hive: &Hive, args: &[&str]) -> (i32, String, String) {
 fn out(hive: &Hive, args: &[&str]) -> String {
     let (code, out, err) = run(hive, args);
     assert_eq!(code, 0, "{args:?}: {err}");
-    for line in out.lines().filter(|line| !line.starts_with('{')) {
+    for line in out.lines().filter(|line| !line.starts_with(['{', '"'])) {
         assert!(line.chars().count() <= 80 || args.contains(&"events"), "{args:?} is wider than 80: {line}");
     }
     out
@@ -79,9 +79,11 @@ fn from_a_spawn_that_is_waited_for_to_a_stop_by_the_beginning_of_a_name() {
     assert_eq!(as_json(&hive, &["ps"])["workers"][0]["worker_id"], id);
     assert_eq!(out(&hive, &["__candidates", "ID"]), format!("{id}\n"));
     assert!(out(&hive, &["__candidates", "DEVICE"]).starts_with("cpu\n"));
+    let lines = out(&hive, &["logs", id, "--json", "-n", "1"]);
+    assert!(serde_json::from_str::<String>(&lines).unwrap().ends_with('\n'), "{lines}");
     let (code, _, err) = run(&hive, &["stop", "w-", "nobody"]);
     assert_eq!((code, hive.workers().len()), (1, 1), "a slip stops nobody: {err}");
-    assert_eq!(out(&hive, &["stop", &id[..id.len() - 2]]), format!("{id}\n"));
+    assert_eq!(out(&hive, &["stop", &id[..id.len() - 2], id]), format!("{id}\n"));
     assert_eq!((hive.workers().len(), hive.processes()), (0, vec![]), "it is gone when the command is");
     let (code, _, err) = run(&hive, &["stop", id]);
     assert!(code == 1 && err.contains("hint: `rbee-hive ps` lists the workers"), "{err}");
@@ -189,8 +191,15 @@ fn the_doctor_tells_what_would_keep_a_hive_from_its_work() {
     assert!(code == 1 && text.contains("FAIL  settings     API token required"), "{text}");
     let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = somebody.local_addr().unwrap().port().to_string();
-    let (code, text) =
-        doctor(&["--bind", &bind, "--worker-ports", &taken, "--queen-url", "http://127.0.0.1:1", "--json"]);
+    let (code, text) = doctor(&[
+        "--bind",
+        "127.0.0.1:0",
+        "--worker-ports",
+        &taken,
+        "--queen-url",
+        "http://127.0.0.1:1",
+        "--json",
+    ]);
     let found: Value = serde_json::from_str(&text).unwrap();
     let verdict = |check: &str| {
         let findings = found["findings"].as_array().unwrap();

@@ -9,6 +9,7 @@ use crate::api::SpawnRequest;
 use crate::client::{CapacityQuery, ClientError, Code, HiveClient};
 use crate::id::{Token, WorkerId};
 use crate::limits::{LOG_TAIL_LINES, SPAWN_WAIT};
+use crate::logging::is_hazard;
 use crate::models::ModelRef;
 
 /// What was typed after such a command.
@@ -184,7 +185,7 @@ impl Hive {
     pub(super) fn explain_worker(&self, error: &ClientError) -> CliError {
         match error {
             ClientError::Refused { status: 404, error: Some(object) } => {
-                let said = CliError::runtime(object.message.replace(char::is_control, "?"));
+                let said = CliError::runtime(object.message.replace(is_hazard, "?"));
                 match error.code() {
                     Some(Code::WorkerNotFound) => said.with_hint("`rbee-hive ps` lists the workers"),
                     _ => said,

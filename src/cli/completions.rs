@@ -143,7 +143,12 @@ _rbee_hive() {{
   esac
   # A colon parts words for readline: what stands before the last one is there already.
   local colons=${{cur%"${{cur##*:}}"}}
-  COMPREPLY=($(compgen -W "$words" -- "$cur"))
+  # `compgen -W` would run what a name has in $(…).
+  local word
+  COMPREPLY=()
+  for word in $words; do
+    [[ $word == "$cur"* ]] && COMPREPLY+=("$word")
+  done
   if [[ $COMP_WORDBREAKS == *:* && -n $colons ]]; then
     COMPREPLY=("${{COMPREPLY[@]#"$colons"}}")
   fi
@@ -347,7 +352,9 @@ impl Task for Candidates {
             }
             _ => Vec::new(),
         };
-        let is_plain = |name: &&String| !name.contains(|c: char| c.is_control() || c.is_whitespace());
+        // A shell reads them: nothing in them means anything to it.
+        let is_plain =
+            |name: &&String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/@+,-".contains(&b));
         Ok(names.iter().filter(is_plain).map(|name| format!("{name}\n")).collect::<String>().into())
     }
 }

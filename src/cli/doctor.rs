@@ -7,6 +7,7 @@ use super::screen::{Colour, Screen};
 use super::serve::{self, Typed};
 use super::{CliError, Environment, Output, Task, json, resolve, task};
 use crate::config::Config;
+use crate::logging::is_hazard;
 
 mod checks;
 
@@ -123,7 +124,7 @@ fn for_people(screen: Screen, findings: &[Finding]) -> String {
 }
 
 fn plain(text: &str) -> String {
-    text.replace(char::is_control, "?")
+    text.replace(is_hazard, "?")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::SIGINT;
 
-use super::client::{Hive, TOKEN_FILE, Typed, URL};
+use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
 use super::command::{Flag, Spec, Words};
 use super::pull::INTERRUPTED;
 use super::{CliError, Environment, Output, Task, task, value};
@@ -26,6 +26,7 @@ pub struct Command {
     tail: usize,
     follow: bool,
     previous: bool,
+    json: bool,
 }
 
 pub(super) const COMMAND: Spec<Typed> = Spec {
@@ -44,7 +45,7 @@ as they are.
     read: |typed, env| task(command(&typed, env)),
 };
 
-const FLAGS: [Flag<Typed>; 5] = [
+const FLAGS: [Flag<Typed>; 6] = [
     Flag {
         name: "tail",
         value: "N",
@@ -67,6 +68,7 @@ const FLAGS: [Flag<Typed>; 5] = [
             Ok(())
         },
     },
+    Flag { default: "the lines", help: "Print each line, with its end, as a JSON string", ..JSON },
     URL,
     TOKEN_FILE,
 ];
@@ -98,8 +100,8 @@ pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, Cl
     if typed.follow && typed.previous {
         return Err(CliError::usage("a run that is over cannot be followed: --previous or --follow"));
     }
-    let (tail, follow, previous) = (typed.tail, typed.follow, typed.previous);
-    Ok(Command { hive: Hive::new(typed, env)?, worker_id, tail, follow, previous })
+    let (tail, follow, previous, json) = (typed.tail, typed.follow, typed.previous, typed.json);
+    Ok(Command { hive: Hive::new(typed, env)?, worker_id, tail, follow, previous, json })
 }
 
 impl Task for Command {
@@ -122,12 +124,20 @@ impl Task for Command {
         let text =
             if self.previous { client.previous_logs(&id, self.tail) } else { client.logs(&id, self.tail) };
         let text = text.map_err(|error| self.hive.explain_worker(&error))?;
-        let text: String = text.split_inclusive('\n').map(|line| shown(line, is_terminal)).collect();
+        let text: String = text.split_inclusive('\n').map(|line| self.shown(line, is_terminal)).collect();
         Ok(text.into())
     }
 }
 
 impl Command {
+    fn shown<'a>(&self, line: &'a str, is_terminal: bool) -> Cow<'a, str> {
+        if self.json {
+            // With its end, which a piece of a long line lacks.
+            return (serde_json::to_string(line).expect("a text is valid JSON") + "\n").into();
+        }
+        shown(line, is_terminal)
+    }
+
     /// Writes each line as it comes.
     fn follow(
         &self,
@@ -139,7 +149,7 @@ impl Command {
         let explained = |error: ClientError| self.hive.explain_worker(&error);
         for line in client.follow_logs(id, self.tail, None).map_err(explained)? {
             let (_, line) = line.map_err(explained)?;
-            if !still_read(out, &shown(&line, is_terminal))? {
+            if !still_read(out, &self.shown(&line, is_terminal))? {
                 break;
             }
         }

@@ -176,7 +176,7 @@ impl Task for Command {
                 io::stderr(),
                 "{id} is {}, and will serve at {}",
                 spawned.state.as_str(),
-                spawned.url
+                spawned.url.replace(is_hazard, "?")
             );
             return Ok(if self.json { json(&spawned) } else { format!("{id}\n").into() });
         }
@@ -202,7 +202,7 @@ impl Task for Command {
         match waited {
             Ok(worker) if self.json => Ok(json(&worker)),
             Ok(worker) => {
-                let _ = writeln!(io::stderr(), "{id} serves at {}", worker.url);
+                let _ = writeln!(io::stderr(), "{id} serves at {}", worker.url.replace(is_hazard, "?"));
                 Ok(format!("{id}\n").into())
             }
             Err(ClientError::NotReady(worker)) => Err(failure(&worker)),

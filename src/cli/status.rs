@@ -10,6 +10,7 @@ use super::screen::{Colour, Screen};
 use super::table::{Cell, bar, elided, gib, size, span, table};
 use super::{CliError, Environment, Output, Task, json, task};
 use crate::api::{Devices, DownloadEvent, HiveStatus, Progress, State, Status, Worker};
+use crate::logging::is_hazard;
 
 /// How it is shown.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ fn for_people(screen: Screen, status: &Status, now: Timestamp) -> String {
         text.push('\n');
     }
     for (colour, line) in wrong {
-        let line = elided(&line.replace(char::is_control, "?"), screen.width.saturating_sub(2)).into_owned();
+        let line = elided(&line.replace(is_hazard, "?"), screen.width.saturating_sub(2)).into_owned();
         text.push_str(&format!("{} {line}\n", screen.paint(colour, "!")));
     }
     text
@@ -80,7 +81,7 @@ fn head(screen: Screen, status: &Status, now: Timestamp) -> String {
         HiveStatus::Stopped => ("stopped", Colour::Bad),
     };
     let up = since(&status.started_at, now).map_or("?".to_owned(), span);
-    let plain = |text: &str| text.replace(char::is_control, "?");
+    let plain = |text: &str| text.replace(is_hazard, "?");
     let mut text = format!("hive   {}: {}\n", plain(&status.hive_id), screen.paint(colour, word));
     text.push_str(&format!("       {}, rbee-hive {}, up {up}\n", plain(&status.url), plain(&status.version)));
     let queen = match &status.queen {
@@ -111,7 +112,12 @@ fn devices(screen: Screen, devices: &Devices, workers: &[Worker]) -> String {
     let on_cpu = workers.iter().filter(|worker| worker.device == "cpu");
     let untaken = on_cpu.map(|worker| worker.reserved_bytes.saturating_sub(worker.memory_bytes.unwrap_or(0)));
     let cores = format!("{} {}", cpu.cores, if cpu.cores == 1 { "core" } else { "cores" });
-    let ram = memory(cpu.ram_total_bytes, cpu.ram_available_bytes, untaken.sum(), cpu.promised_bytes);
+    let ram = memory(
+        cpu.ram_total_bytes,
+        cpu.ram_available_bytes,
+        untaken.fold(0, u64::saturating_add),
+        cpu.promised_bytes,
+    );
     let row = |id: &str, name: Cell, memory: [Cell; 4], rest: [Cell; 2]| {
         [Cell::from(id), name].into_iter().chain(memory).chain(rest).collect::<Vec<_>>()
     };

@@ -1,11 +1,13 @@
 //! `rbee-hive stop`: ends workers.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::client::{Hive, JSON, TOKEN_FILE, Typed, URL};
 use super::command::{Flag, Spec, Words};
 use super::{CliError, Environment, Output, Task, logs, task};
-use crate::client::ClientError;
+use crate::client::{ClientError, Code};
 use crate::id::WorkerId;
 use crate::limits::STOP_WAIT;
 
@@ -84,9 +86,13 @@ impl Task for Command {
         let found = self.hive.whole_ids(&client, &self.worker_ids)?;
         let none = |typed| CliError::runtime(format!("there is no worker {typed}")).with_hint(LIST);
         let ids = self.worker_ids.iter().zip(found).map(|(typed, found)| found.ok_or_else(|| none(typed)));
-        let ids = ids.collect::<Result<Vec<_>, _>>()?;
+        let ids = ids.collect::<Result<BTreeSet<_>, _>>()?;
         for id in &ids {
-            client.stop(id, self.force).map_err(|error| self.hive.explain_worker(&error))?;
+            match client.stop(id, self.force) {
+                // It was there a moment ago, and has ended by itself.
+                Err(error) if error.code() == Some(Code::WorkerNotFound) => {}
+                stopped => stopped.map_err(|error| self.hive.explain_worker(&error))?,
+            }
         }
         if !self.no_wait {
             for id in &ids {

@@ -5,12 +5,15 @@ use std::io;
 
 use crate::api::{ErrorObject, State, Worker};
 use crate::http::Code;
+use crate::logging::is_hazard;
 
 /// Why a hive was not asked, or what it answered instead.
 #[derive(Debug, Clone)]
 pub enum ClientError {
     /// The URL is not one of a hive: it has neither `http` nor `https`, or a user, or a query.
     BadUrl,
+    /// The `Idempotency-Key` is none: it has 1 to 255 visible ASCII characters. Nothing was sent.
+    BadKey,
     /// No hive answers there: nobody listens, the name is unknown, or the connection ended before an answer.
     Unreachable(io::ErrorKind),
     /// It did not answer within [`HiveClient::with_timeout`](super::HiveClient::with_timeout), or was silent for
@@ -93,6 +96,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadUrl => f.write_str("no URL of a hive; write one like http://127.0.0.1:8600"),
+            Self::BadKey => f.write_str("no Idempotency-Key: it has 1 to 255 visible ASCII characters"),
             Self::Unreachable(kind) => write!(f, "no hive answers: {kind}"),
             Self::TimedOut => f.write_str("the hive does not answer in time"),
             // Shown: it may be anybody who answers.
@@ -126,7 +130,7 @@ fn not_ready(worker: &Worker, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// A text as a terminal may have it: without what would control that.
 fn shown(text: &str) -> String {
-    let show = |c: char| if c.is_control() { c.escape_debug().collect::<String>() } else { c.to_string() };
+    let show = |c: char| if is_hazard(c) { c.escape_debug().collect::<String>() } else { c.to_string() };
     text.chars().map(show).collect()
 }
 

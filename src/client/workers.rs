@@ -7,7 +7,7 @@ use super::resume::Resuming;
 use super::{ClientError, HiveClient};
 use crate::api::{SpawnRequest, SpawnResponse, Worker, WorkerList};
 use crate::id::WorkerId;
-use crate::limits::{CLIENT_RETURN_FIRST, CLIENT_RETURN_MAX};
+use crate::limits::{CLIENT_RETURN_FIRST, CLIENT_RETURN_MAX, IDEMPOTENCY_KEY_BYTES_MAX};
 
 impl HiveClient {
     /// `POST /v1/workers/spawn`: begins a worker, and does not wait until it is ready.
@@ -41,7 +41,7 @@ impl HiveClient {
     /// worker, whatever became of it. A hive that was started since knows those that it has adopted.
     ///
     /// # Errors
-    /// As [`spawn`](Self::spawn).
+    /// As [`spawn`](Self::spawn); [`ClientError::BadKey`].
     ///
     /// ```
     /// use rbee_hive::api::SpawnRequest;
@@ -53,6 +53,10 @@ impl HiveClient {
     /// # Ok::<(), rbee_hive::client::ClientError>(())
     /// ```
     pub fn spawn_with_key(&self, request: &SpawnRequest, key: &str) -> Result<SpawnResponse, ClientError> {
+        if !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic())
+        {
+            return Err(ClientError::BadKey);
+        }
         let until = Instant::now() + self.timeout;
         let (mut may_have_come, mut pause) = (false, CLIENT_RETURN_FIRST);
         loop {

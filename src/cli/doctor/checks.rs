@@ -10,13 +10,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use rustix::fs::Access;
-use ureq::Agent;
+use ureq::{Agent, Proxy};
 
 use super::Finding;
 use crate::cli::table::{gib, span};
 use crate::client::{ClientError, HiveClient};
 use crate::config::Config;
 use crate::devices::{self, Picture};
+use crate::id::Backend;
 use crate::kinds::find_program;
 use crate::limits::{DISK_NEARLY_FULL_BYTES, DISK_NEARLY_FULL_PERCENT, DOCTOR_WAIT};
 use crate::process::lock::LockWatch;
@@ -25,12 +26,14 @@ use crate::sys;
 /// All of them, in the order in which a hive would meet with them.
 pub(super) fn all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("settings", format!("hive {} at {}", config.hive_id, config.bind))];
-    findings.push(hive(config));
+    let runs = hive(config);
+    let is_there = runs.message.starts_with("one runs");
+    findings.push(runs);
     findings.push(data_dir(&config.data_dir));
     findings.push(model_dir(&config.model_dir));
     findings.extend(disks(config));
     findings.extend(tokens(config));
-    findings.extend(ports(config));
+    findings.extend(ports(config, is_there));
     findings.extend(devices(config));
     findings.push(kinds(config));
     findings.extend(limits());
@@ -149,11 +152,11 @@ fn tokens(config: &Config) -> Vec<Finding> {
         }
     }
     if let Some(file) = &config.sources.token_file
-        && fs::metadata(file).is_ok_and(|is| is.permissions().mode() & 0o077 != 0)
+        && fs::metadata(file).is_ok_and(|is| is.permissions().mode() & 0o007 != 0)
     {
         let name = file.display();
-        let what = format!("{name} can be read by others");
-        findings.push(Finding::warning("token", what, format!("chmod 600 {name}")));
+        let what = format!("{name} is open to every user");
+        findings.push(Finding::warning("token", what, format!("chmod o= {name}")));
     }
     findings
 }
@@ -161,13 +164,17 @@ fn tokens(config: &Config) -> Vec<Finding> {
 /// Ports of a range that are tried at most.
 const TRIED: usize = 256;
 
-fn ports(config: &Config) -> Vec<Finding> {
+/// `is_there`: a hive runs, and its workers may have them.
+fn ports(config: &Config, is_there: bool) -> Vec<Finding> {
     let range = &config.worker_ports;
     let (first, last) = (range.start(), range.end());
     let is_free = |port: &u16| TcpListener::bind((config.worker_host.as_str(), *port)).is_ok();
     let tried: Vec<u16> = range.clone().take(TRIED).collect();
     let free = tried.iter().filter(|port| is_free(port)).count();
     let mut findings = vec![match free {
+        0 if is_there => {
+            Finding::ok("ports", format!("all of {first}-{last} are taken, as far as they were tried"))
+        }
         0 => Finding::failure(
             "ports",
             format!("no port of {first}-{last} can be bound on {}", config.worker_host),
@@ -222,9 +229,9 @@ fn seen(picture: &Picture) -> Vec<Finding> {
             false => Finding::ok("gpu", format!("{} {}, by {}", gpu.device, gpu.name, gpu.driver.as_str())),
         });
     }
-    for (vendor, name, nodes, hint) in CARDS {
+    for (vendor, name, backend, nodes, hint) in CARDS {
         let cards = cards_of(vendor);
-        let found = picture.gpus.iter().any(|gpu| gpu.name.starts_with(name));
+        let found = picture.gpus.iter().any(|gpu| gpu.backend == backend);
         if cards == 0 {
             continue;
         }
@@ -247,15 +254,23 @@ fn seen(picture: &Picture) -> Vec<Finding> {
     findings
 }
 
-/// PCI vendors, what their cards' names begin with, what is to be opened, and what to do where no driver answers.
-const CARDS: [(&str, &str, &[&str], &str); 2] = [
+/// PCI vendors, with their names, what computes on their cards, what is to be opened for that, and what to do where no
+/// driver answers.
+const CARDS: [(&str, &str, Backend, &[&str], &str); 2] = [
     (
         "0x10de",
         "NVIDIA",
+        Backend::Cuda,
         &["/dev/nvidiactl", "/dev/nvidia0"],
         "`nvidia-smi` must work: install NVIDIA's driver with libnvidia-ml.so.1; in a container, run it with GPUs",
     ),
-    ("0x1002", "AMD", &["/dev/kfd"], "load the amdgpu module; in a container, pass /dev/kfd and /dev/dri"),
+    (
+        "0x1002",
+        "AMD",
+        Backend::Rocm,
+        &["/dev/kfd"],
+        "load the amdgpu module; in a container, pass /dev/kfd and /dev/dri",
+    ),
 ];
 
 /// Display controllers (PCI class 03) of a vendor.
@@ -362,13 +377,20 @@ fn hub(config: &Config) -> Finding {
 
 /// Asks, and gives the `Date` of whatever is answered.
 fn get(url: &str) -> Result<Option<Timestamp>, String> {
-    let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(DOCTOR_WAIT));
+    // As the relay does: what is plain HTTP is a neighbour.
+    let proxy = url.starts_with("https:").then(Proxy::try_from_env).flatten();
+    let config =
+        Agent::config_builder().http_status_as_error(false).timeout_global(Some(DOCTOR_WAIT)).proxy(proxy);
     let agent: Agent = config.max_redirects(0).max_redirects_will_error(false).build().into();
     let answer = agent.get(url).call().map_err(|error| match error {
         ureq::Error::Io(error) => error.kind().to_string(),
         ureq::Error::Timeout(_) => io::ErrorKind::TimedOut.to_string(),
         other => other.to_string(),
     })?;
+    let status = answer.status();
+    if status.is_server_error() || status.as_u16() == 407 {
+        return Err(format!("status {status}"));
+    }
     let date = answer.headers().get("Date").and_then(|date| date.to_str().ok());
     Ok(date.and_then(|date| rfc2822::parse(date).ok()).map(|zoned| zoned.timestamp()))
 }

@@ -39,10 +39,15 @@ def running(hive, mock, folder, *more):
             command, env=env, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         line = process.stdout.readline()
         if not line.startswith("rbee-hive listening on "):
+            process.kill()
             sys.exit(f"error: the hive does not start\n{(folder / 'log').read_text()}")
         try:
             yield line.split()[-1]
         finally:
             process.send_signal(signal.SIGTERM)
-            if process.wait(30) != 0:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            if process.wait() != 0:
                 sys.exit(f"error: the hive ended with {process.returncode}\n{(folder / 'log').read_text()[-4000:]}")

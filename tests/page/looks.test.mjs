@@ -19,7 +19,7 @@ let [browser, open, locked, workers] = [];
 before(async () => {
   await mkdir(SHOTS, { recursive: true });
   browser = await openBrowser();
-  open = await Stage.open({ cards: [{ name: "NVIDIA H200", total: 143_771, free: 61_203, busy: 71, celsius: 58 }], args: ["--restart-limit", "9"] });
+  open = await Stage.open({ cards: [{ name: "NVIDIA H200", total: 143_771, free: 61_203, busy: 71, celsius: 58 }], args: ["--restart-limit", "99"] });
   locked = await Stage.open({ token: "swarm-secret" });
   const kinds = [{}, { device: "gpu0", parallel: 4 }, { extra_args: ["--load-ms", "600000"] }, { env: { MOCK_FAULTS: "crash-at-start" } }];
   workers = [];

@@ -56,13 +56,17 @@ fn hive(api: &Api, snapshot: &Snapshot, out: &mut Figures) {
     out.family("rbee_build_info", Kind::Gauge, "Always 1; its label says which version runs.");
     out.sample("rbee_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     out.family("rbee_hive_status", Kind::Gauge, "1 for what the hive does, 0 for all else.");
+    let now = match snapshot.status {
+        HiveStatus::Stopped => HiveStatus::Stopping,
+        status => status,
+    };
     for (word, status) in [
         ("starting", HiveStatus::Starting),
         ("ready", HiveStatus::Ready),
         ("draining", HiveStatus::Draining),
         ("stopping", HiveStatus::Stopping),
     ] {
-        out.sample("rbee_hive_status", &[("status", word)], u8::from(snapshot.status == status));
+        out.sample("rbee_hive_status", &[("status", word)], u8::from(now == status));
     }
     out.family("rbee_hive_degraded", Kind::Gauge, "1 while this is wrong with the hive, as /health says.");
     for condition in Condition::ALL {

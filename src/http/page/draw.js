@@ -91,6 +91,7 @@ const REASONS = {
   port_lost: "lost its port to another program",
   make_room: "made room for another worker",
   no_room: "got no room",
+  download_failed: "got no model: its download failed",
 };
 
 // Why a run ended, for a person.

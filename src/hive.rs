@@ -50,7 +50,7 @@ use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
 use crate::lifecycle::{Fleet, Policy};
 use crate::limits::{
     DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN, HUB_QUEUE_MAX, HUB_THREADS, PREDECESSOR_LOOK,
-    PREDECESSOR_WAIT,
+    PREDECESSOR_WAIT, THREADS_END,
 };
 use crate::models::catalog::Catalog;
 use crate::models::downloads::{Download, Downloads, Watcher};
@@ -402,20 +402,25 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         supervisor::Ended::Kept { workers } => Ended::Kept(workers),
         supervisor::Ended::Stopped { .. } => Ended::Clean,
     };
-    launch_thread.join();
-    worker_io_thread.join();
-    exits_thread.join();
-    if !server.drain(HTTP_DRAIN) {
-        // It holds what keeps other threads going, and whatever it hangs in they may hang in too.
-        std::mem::forget((hub_threads, download_threads, provision_thread));
-        std::mem::forget([follow_thread, keep_thread, versions_thread, devices_thread]);
-        return Ok(how_it_ended);
+    let until = Instant::now() + THREADS_END;
+    let mut ended = launch_thread.join_by(until);
+    if ended {
+        worker_io_thread.join();
+        exits_thread.join();
+    } else {
+        // It holds what keeps them going.
+        std::mem::forget([worker_io_thread, exits_thread]);
     }
-    drop((hub_threads, download_threads, provision_thread));
-    follow_thread.join();
-    keep_thread.join();
-    versions_thread.join();
-    devices_thread.join();
+    ended &= server.drain(HTTP_DRAIN);
+    let others = hub_threads.into_iter().chain(download_threads).chain([provision_thread]);
+    for thread in others.chain([follow_thread, keep_thread, versions_thread, devices_thread]) {
+        if ended {
+            ended = thread.join_by(until);
+        } else {
+            // What hangs may keep it going, and whatever that hangs in it may hang in too.
+            std::mem::forget(thread);
+        }
+    }
     info!("hive ends");
     drop(lock);
     Ok(how_it_ended)

@@ -89,6 +89,8 @@ pub const DESCRIPTORS_BESIDE_CONNECTIONS: usize =
 pub const HTTP_DRAIN: Duration = Duration::from_secs(1);
 /// How long it then waits for its request threads; one that hangs in a disk is left behind.
 pub const REQUEST_THREADS_END: Duration = Duration::from_secs(2);
+/// How long the end of the hive waits for what else may hang in a disk; then it is left behind as well.
+pub const THREADS_END: Duration = Duration::from_secs(5);
 /// A request that changes something waits for the supervisor's answer at most so long; then 503.
 pub const REPLY_WAIT: Duration = Duration::from_secs(10);
 

@@ -1,8 +1,10 @@
-//! Threads that are named, woken and joined: nothing is detached.
+//! Threads that are named, woken and joined: none is detached but one that hangs, at the end of the process.
 
 use std::io;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::error;
 
 /// A running thread. Dropping it wakes the thread and waits for its end.
@@ -12,6 +14,8 @@ use log::error;
 pub struct Joined {
     thread: Option<JoinHandle<()>>,
     wake: Option<Box<dyn FnOnce() + Send + Sync>>,
+    /// Closed when its body has ended.
+    ended: Receiver<()>,
 }
 
 impl Joined {
@@ -28,8 +32,13 @@ impl Joined {
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         debug_assert!(name.len() <= 15, "Linux cuts a thread's name at 15 bytes");
+        let (alive, ended) = bounded(0);
+        let body = move || {
+            let _alive = alive;
+            body();
+        };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
-        Ok(Self { thread: Some(thread), wake: Some(Box::new(wake)) })
+        Ok(Self { thread: Some(thread), wake: Some(Box::new(wake)), ended })
     }
 
     /// Starts a thread that owns state: if it panics, the process aborts, so that no half-dead daemon
@@ -52,6 +61,21 @@ impl Joined {
 
     /// Wakes the thread and waits for its end.
     pub fn join(self) {}
+
+    /// The same until then at most, for nothing wakes a thread that hangs in a disk. Tells whether it has ended; one
+    /// that has not is left behind, with all that it holds.
+    pub fn join_by(mut self, until: Instant) -> bool {
+        if let Some(wake) = self.wake.take() {
+            wake();
+        }
+        if self.ended.recv_deadline(until) != Err(RecvTimeoutError::Timeout) {
+            return true; // joined where it drops
+        }
+        if let Some(thread) = self.thread.take() {
+            error!("a thread hangs and is left behind name={}", thread.thread().name().unwrap_or("?"));
+        }
+        false
+    }
 }
 
 impl Drop for Joined {

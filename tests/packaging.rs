@@ -69,6 +69,7 @@ fn whoever_stops_a_hive_waits_for_the_longest_end() {
         + last_words
         + limits::HTTP_DRAIN
         + limits::REQUEST_THREADS_END
+        + limits::THREADS_END
         + limits::REPLY_WAIT;
     for (name, key) in [
         ("rbee-hive.service", "TimeoutStopSec"),

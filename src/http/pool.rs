@@ -5,8 +5,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::error;
 
 use super::{Request, Service, Ticket};
@@ -23,8 +24,6 @@ pub(crate) struct Pool {
 /// The threads of a pool. Dropping it waits for them, but not for one that hangs.
 pub(crate) struct Threads {
     threads: Vec<Joined>,
-    /// Closed when the last of them has ended.
-    ended: Receiver<()>,
     /// Once it is set they take up nothing more.
     cut: Arc<AtomicBool>,
 }
@@ -32,20 +31,15 @@ pub(crate) struct Threads {
 impl Pool {
     /// Starts `threads` threads, `request-0` and so on, and `request-quick`.
     pub(crate) fn start(threads: usize, service: &Arc<dyn Service>) -> io::Result<(Self, Threads)> {
-        let (alive, ended) = bounded(0);
         let cut = Arc::new(AtomicBool::new(false));
         // Declared before the queues and the senders: if a thread cannot be had, they go before the others are joined.
-        let mut running = Threads { threads: Vec::new(), ended, cut: Arc::clone(&cut) };
+        let mut running = Threads { threads: Vec::new(), cut: Arc::clone(&cut) };
         let (queue, jobs) = bounded(limits::QUEUE_MAX);
         let (quick, quick_jobs) = bounded(limits::QUEUE_MAX);
         let spawn = move |name: &str, jobs: &Receiver<_>| {
             let (jobs, service) = (jobs.clone(), Arc::clone(service));
-            let (cut, alive) = (Arc::clone(&cut), alive.clone());
-            let body = move || {
-                work(&jobs, &*service, &cut);
-                drop(alive);
-            };
-            Joined::spawn(name, || {}, body)
+            let cut = Arc::clone(&cut);
+            Joined::spawn(name, || {}, move || work(&jobs, &*service, &cut))
         };
         running.threads.push(spawn("request-quick", &quick_jobs)?);
         for n in 0..threads.clamp(1, limits::THREADS_MAX) {
@@ -72,15 +66,10 @@ impl Threads {
     /// All senders of the queues must be gone.
     pub(crate) fn end(&mut self) -> bool {
         self.cut.store(true, Ordering::Relaxed);
-        let ended = self.ended.recv_timeout(limits::REQUEST_THREADS_END);
-        if ended == Err(RecvTimeoutError::Timeout) {
-            // Nothing wakes a thread that hangs in a disk.
-            error!("request threads hang and are left behind");
-            std::mem::forget(std::mem::take(&mut self.threads));
-            return false;
-        }
-        self.threads.clear();
-        true
+        let until = Instant::now() + limits::REQUEST_THREADS_END;
+        let hanging =
+            self.threads.drain(..).map(|thread| thread.join_by(until)).filter(|ended| !ended).count();
+        hanging == 0
     }
 }
 

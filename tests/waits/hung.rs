@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rbee_hive::limits::QUEUE_MAX;
 
 use crate::support;
-use support::{Hive, PATIENCE, build_library, eventually};
+use support::{Hive, PATIENCE, build_library, eventually, is_alive};
 
 const THREADS: usize = 2;
 
@@ -117,6 +117,25 @@ fn a_hive_whose_request_thread_hangs_can_end() {
     eventually("a thread hangs", || disk.hung() == 1);
     hive.signal(15);
     assert_eq!(hive.wait_exit().code(), Some(0));
-    assert!(hive.log().contains("request threads hang and are left behind"), "{}", hive.log());
+    assert!(hive.log().contains("a thread hangs and is left behind name=request-"), "{}", hive.log());
+    drop(hanging);
+}
+
+#[test]
+fn a_hive_whose_disk_hangs_stops_its_workers_and_ends() {
+    let disk = Disk::new();
+    let mut hive = disk.hive();
+    let ids = [hive.spawn("mock", ""), hive.spawn("mock-probe", "")];
+    for id in &ids {
+        hive.wait_state(id, "ready");
+    }
+    let processes = hive.processes();
+    disk.hang();
+    let hanging = send(&hive, &format!("/v1/workers/{}/logs", ids[0]));
+    eventually("a thread hangs", || disk.hung() == 1);
+    hive.signal(15);
+    assert_eq!(hive.wait_exit().code(), Some(0), "{}", hive.log());
+    assert!(processes.iter().all(|pid| !is_alive(*pid)), "its workers are gone");
+    assert!(hive.log().contains("a thread hangs and is left behind name=launch"), "{}", hive.log());
     drop(hanging);
 }

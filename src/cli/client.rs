@@ -98,18 +98,11 @@ pub(super) const TOKEN_FILE: Flag<Typed> = Flag {
     set: |typed, text| value::path(text).map(|v| typed.token_file = Some(v)),
 };
 
-pub(super) const JSON: Flag<Typed> = Flag {
-    name: "json",
-    value: "",
-    env: "",
-    default: "a table",
-    repeatable: false,
-    help: "Print JSON, as the API has it",
-    set: |typed, _| {
+pub(super) const JSON: Flag<Typed> =
+    Flag::switch("json", "a table", "Print JSON, as the API has it", |typed, _| {
         typed.json = true;
         Ok(())
-    },
-};
+    });
 
 /// The model that was typed, in its canonical form; `example` is a whole command line.
 pub(super) fn model(typed: &Typed, example: &str) -> Result<String, CliError> {

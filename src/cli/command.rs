@@ -199,6 +199,16 @@ impl<T> Spec<T> {
 }
 
 impl<T> Flag<T> {
+    /// A flag without a value or a variable.
+    pub const fn switch(
+        name: &'static str,
+        default: &'static str,
+        help: &'static str,
+        set: fn(&mut T, &OsStr) -> Result<(), String>,
+    ) -> Self {
+        Self { name, value: "", env: "", default, repeatable: false, help, set }
+    }
+
     /// Puts what was given for it into `typed`: by the command line (the last one, unless it is repeatable), else
     /// by the environment.
     fn read(&self, given: &[OsString], env: Environment<'_>, typed: &mut T) -> Result<(), CliError> {

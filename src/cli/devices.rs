@@ -44,18 +44,10 @@ pub(super) const COMMAND: Spec<Typed> = Spec {
 };
 
 const FLAGS: [Flag<Typed>; 4] = [
-    Flag {
-        name: "local",
-        value: "",
-        env: "",
-        default: "a hive is asked",
-        repeatable: false,
-        help: "Look at this machine, without a hive",
-        set: |typed, _| {
-            typed.local = true;
-            Ok(())
-        },
-    },
+    Flag::switch("local", "a hive is asked", "Look at this machine, without a hive", |typed, _| {
+        typed.local = true;
+        Ok(())
+    }),
     JSON,
     URL,
     TOKEN_FILE,

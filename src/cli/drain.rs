@@ -34,18 +34,15 @@ pub(super) const UNDRAIN: Spec<Typed> = Spec {
 };
 
 const FLAGS: [Flag<Typed>; 4] = [
-    Flag {
-        name: "stop-idle",
-        value: "",
-        env: "",
-        default: "they serve on",
-        repeatable: false,
-        help: "Stop workers without a request, now and later",
-        set: |typed, _| {
+    Flag::switch(
+        "stop-idle",
+        "they serve on",
+        "Stop workers without a request, now and later",
+        |typed, _| {
             typed.stop_idle = true;
             Ok(())
         },
-    },
+    ),
     Flag { default: "a line", help: "Print the answer as JSON", ..JSON },
     URL,
     TOKEN_FILE,

@@ -109,18 +109,10 @@ pub(super) const REMOVE: Spec<Typed> = Spec {
 };
 
 const FLAGS: [Flag<Typed>; 7] = [
-    Flag {
-        name: "local",
-        value: "",
-        env: "",
-        default: "a hive is asked",
-        repeatable: false,
-        help: "Look at this machine, without a hive",
-        set: |typed, _| {
-            typed.local = true;
-            Ok(())
-        },
-    },
+    Flag::switch("local", "a hive is asked", "Look at this machine, without a hive", |typed, _| {
+        typed.local = true;
+        Ok(())
+    }),
     Flag {
         name: "kind-file",
         value: "PATH",
@@ -160,18 +152,11 @@ pub(super) struct Checked {
     json: bool,
 }
 
-const CHECK_FLAGS: [Flag<Checked>; 1] = [Flag {
-    name: "json",
-    value: "",
-    env: "",
-    default: "a line for each",
-    repeatable: false,
-    help: "Print JSON",
-    set: |typed, _| {
+const CHECK_FLAGS: [Flag<Checked>; 1] =
+    [Flag::switch("json", "a line for each", "Print JSON", |typed, _| {
         typed.json = true;
         Ok(())
-    },
-}];
+    })];
 
 const RM_FLAGS: [Flag<Typed>; 3] =
     [Flag { default: "a line", help: "Print what was removed as JSON", ..JSON }, URL, TOKEN_FILE];

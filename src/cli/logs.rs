@@ -56,35 +56,29 @@ const FLAGS: [Flag<Typed>; 6] = [
         set: |typed, text| value::number(text, 0..=LOG_TAIL_LINES_MAX).map(|v| typed.tail = v),
     },
     FOLLOW,
-    Flag {
-        name: "previous",
-        value: "",
-        env: "",
-        default: "all runs",
-        repeatable: false,
-        help: "Of the run before the last one: the one that crashed",
-        set: |typed, _| {
+    Flag::switch(
+        "previous",
+        "all runs",
+        "Of the run before the last one: the one that crashed",
+        |typed, _| {
             typed.previous = true;
             Ok(())
         },
-    },
+    ),
     Flag { default: "the lines", help: "Print each line, with its end, as a JSON string", ..JSON },
     URL,
     TOKEN_FILE,
 ];
 
-pub(super) const FOLLOW: Flag<Typed> = Flag {
-    name: "follow",
-    value: "",
-    env: "",
-    default: "what is there",
-    repeatable: false,
-    help: "Go on as the log grows, until the worker is gone",
-    set: |typed, _| {
+pub(super) const FOLLOW: Flag<Typed> = Flag::switch(
+    "follow",
+    "what is there",
+    "Go on as the log grows, until the worker is gone",
+    |typed, _| {
         typed.follow = true;
         Ok(())
     },
-};
+);
 
 /// Reads `ID`, or its beginning.
 pub(super) fn worker_id(typed: &mut Typed, text: &OsStr) -> Result<(), String> {

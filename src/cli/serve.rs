@@ -344,18 +344,10 @@ pub(super) const FLAGS_AND_JSON: [Flag<Typed>; 27] = [
         help: "How the log looks; its level is set by RUST_LOG",
         set: |typed, text| value::log_format(text).map(|v| typed.log_format = v),
     },
-    Flag {
-        name: "json",
-        value: "",
-        env: "",
-        default: "lines for people",
-        repeatable: false,
-        help: "Print JSON",
-        set: |typed, _| {
-            typed.json = true;
-            Ok(())
-        },
-    },
+    Flag::switch("json", "lines for people", "Print JSON", |typed, _| {
+        typed.json = true;
+        Ok(())
+    }),
 ];
 
 #[cfg(test)]

@@ -30,18 +30,15 @@ const FLAGS: [Flag<Typed>; 4] = [KEEP_WORKERS, JSON_LINE, URL, TOKEN_FILE];
 
 const JSON_LINE: Flag<Typed> = Flag { default: "a line", help: "Print the answer as JSON", ..JSON };
 
-const KEEP_WORKERS: Flag<Typed> = Flag {
-    name: "keep-workers",
-    value: "",
-    env: "",
-    default: "they are stopped",
-    repeatable: false,
-    help: "Leave the workers serving; the next hive adopts them",
-    set: |typed, _| {
+const KEEP_WORKERS: Flag<Typed> = Flag::switch(
+    "keep-workers",
+    "they are stopped",
+    "Leave the workers serving; the next hive adopts them",
+    |typed, _| {
         typed.keep_workers = true;
         Ok(())
     },
-};
+);
 
 /// What `typed` and `env` mean.
 pub(super) fn command(typed: &Typed, env: Environment<'_>) -> Result<Command, CliError> {

@@ -46,18 +46,10 @@ Ctrl-C ends the waiting alone: the worker goes on starting.
 };
 
 const FLAGS: [Flag<Typed>; 15] = [
-    Flag {
-        name: "wait",
-        value: "",
-        env: "",
-        default: "it returns at once",
-        repeatable: false,
-        help: "Wait until the worker is ready",
-        set: |typed, _| {
-            typed.wait = true;
-            Ok(())
-        },
-    },
+    Flag::switch("wait", "it returns at once", "Wait until the worker is ready", |typed, _| {
+        typed.wait = true;
+        Ok(())
+    }),
     Flag {
         name: "timeout",
         value: "DUR",
@@ -84,30 +76,19 @@ const FLAGS: [Flag<Typed>; 15] = [
         help: "What it takes, such as 6GiB, in place of the estimate",
         set: |typed, text| value::size(text).map(|v| typed.spawn.memory_bytes = Some(v)),
     },
-    Flag {
-        name: "make-room",
-        value: "",
-        env: "",
-        default: "nobody is stopped for it",
-        repeatable: false,
-        help: "Stop idle workers if that lets it fit",
-        set: |typed, _| {
+    Flag::switch(
+        "make-room",
+        "nobody is stopped for it",
+        "Stop idle workers if that lets it fit",
+        |typed, _| {
             typed.spawn.make_room = true;
             Ok(())
         },
-    },
-    Flag {
-        name: "pinned",
-        value: "",
-        env: "",
-        default: "it may be stopped",
-        repeatable: false,
-        help: "Never stop it to make room for another",
-        set: |typed, _| {
-            typed.spawn.pinned = true;
-            Ok(())
-        },
-    },
+    ),
+    Flag::switch("pinned", "it may be stopped", "Never stop it to make room for another", |typed, _| {
+        typed.spawn.pinned = true;
+        Ok(())
+    }),
     Flag {
         name: "port",
         value: "PORT",

@@ -42,30 +42,14 @@ const STOPS_MAX: usize = 1024;
 const LIST: &str = "`rbee-hive ps` lists the workers";
 
 const FLAGS: [Flag<Typed>; 5] = [
-    Flag {
-        name: "force",
-        value: "",
-        env: "",
-        default: "they may end by themselves",
-        repeatable: false,
-        help: "Kill them at once",
-        set: |typed, _| {
-            typed.force = true;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "no-wait",
-        value: "",
-        env: "",
-        default: "it waits for their end",
-        repeatable: false,
-        help: "Return as soon as the hive knows",
-        set: |typed, _| {
-            typed.no_wait = true;
-            Ok(())
-        },
-    },
+    Flag::switch("force", "they may end by themselves", "Kill them at once", |typed, _| {
+        typed.force = true;
+        Ok(())
+    }),
+    Flag::switch("no-wait", "it waits for their end", "Return as soon as the hive knows", |typed, _| {
+        typed.no_wait = true;
+        Ok(())
+    }),
     Flag { default: "their names", help: "Print their names as JSON", ..JSON },
     URL,
     TOKEN_FILE,

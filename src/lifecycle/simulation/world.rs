@@ -575,6 +575,7 @@ impl World {
 }
 
 /// A worker that goes to the cpu and takes nothing there.
+#[cfg(test)]
 pub(in crate::lifecycle) fn order(probed: bool, port_hint: Option<u16>) -> Order {
     let need = Need { bytes: 0, host_bytes: 0, breakdown: None };
     let choices =

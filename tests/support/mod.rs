@@ -4,13 +4,13 @@
 pub mod gguf;
 pub mod nvml;
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub const MOCK: &str = env!("CARGO_BIN_EXE_rbee-mock");
 pub struct Ports {
     range: RangeInclusive<u16>,
     /// Locked as long as they are in use.
-    _file: std::fs::File,
+    _file: File,
 }
 
 impl Ports {
@@ -45,7 +45,7 @@ pub fn port_range(count: u16) -> Ports {
     let block = 128;
     assert!(count <= block, "a test takes at most {block} ports");
     for first in (10_000..32_000).step_by(usize::from(block)) {
-        let file = std::fs::File::create(folder.join(first.to_string())).unwrap();
+        let file = File::create(folder.join(first.to_string())).unwrap();
         if file.try_lock().is_ok() {
             return Ports { range: first..=first + count - 1, _file: file };
         }
@@ -140,25 +140,16 @@ impl Builder {
             command.env("RBEE_HIVE_TOKEN", token);
         }
         command.args(&self.args).envs(self.env);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let log = tempfile::tempfile().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let sink = Arc::clone(&log);
-        let reader = std::thread::spawn(move || {
-            let mut chunk = [0; 4096];
-            while let Ok(count @ 1..) = stderr.read(&mut chunk) {
-                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&chunk[..count]));
-            }
-        });
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("rbee-hive listening on ").map(str::to_owned);
         let Some(url) = url else {
             let status = child.wait().unwrap();
-            reader.join().unwrap();
-            panic!("the hive did not start: {status}\n{}", log.lock().unwrap());
+            panic!("the hive did not start: {status}\n{}", text_of(&log));
         };
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -176,7 +167,6 @@ impl Builder {
             models,
             ports,
             log,
-            reader: Some(reader),
             agent,
             token: self.token,
         }
@@ -194,8 +184,7 @@ pub struct Hive {
     pub ports: RangeInclusive<u16>,
     /// Until it is dropped, which is after its workers have ended.
     claimed: Option<Ports>,
-    log: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
+    log: File,
     agent: ureq::Agent,
     token: Option<&'static str>,
 }
@@ -245,8 +234,9 @@ impl Hive {
         self.child.id()
     }
 
+    /// All that it has written up to now.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        text_of(&self.log)
     }
 
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Reply {
@@ -440,9 +430,6 @@ impl Hive {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait().unwrap() {
-                if let Some(reader) = self.reader.take() {
-                    reader.join().unwrap();
-                }
                 return status;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -572,6 +559,13 @@ pub fn build_library(source: &str, library: &Path) {
     let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
     cc.args(["-Wall", "-O1", "-shared", "-fPIC", "-o"]).arg(library).arg(source).arg("-ldl");
     assert!(cc.status().expect("a C compiler").success());
+}
+
+/// What is in a file; where whoever writes it goes on is left alone.
+fn text_of(file: &File) -> String {
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Waits until `done`, or fails.

@@ -684,6 +684,8 @@ pub const CHECK_BEAT_WITHIN: Duration = Duration::from_secs(40);
 pub const CHECK_LEAVE_WITHIN: Duration = Duration::from_secs(10);
 /// What its children have to end after it; a hive kills them at once.
 pub const CHECK_CHILDREN_WAIT: Duration = Duration::from_secs(1);
+/// What the death of those may take that it kills; then it goes on without having seen it.
+pub const CHECK_KILL_WAIT: Duration = Duration::from_secs(10);
 /// Answers to the requests of `--work`, all of them.
 pub const CHECK_WORK_WAIT: Duration = Duration::from_secs(120);
 /// Requests of `--work` at once: that many slots are filled at most.

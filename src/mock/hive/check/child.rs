@@ -202,15 +202,22 @@ impl Worker {
             .collect()
     }
 
-    /// Kills all that is left, and reaps the worker.
+    /// Kills all that is left, and reaps the worker: then nothing of it holds a port any more.
     fn kill(&mut self) -> Option<ExitStatus> {
         if std::mem::replace(&mut self.buried, true) {
             return None;
         }
+        let mut family = self.family();
         // Errors say that they are dead. The leader is unreaped until the wait: the group's number is its own.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-        for (_, pidfd) in self.family() {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+        // Again, for those that came meanwhile.
+        family.extend(self.family());
+        for (_, pidfd) in &family {
+            let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+        }
+        let deadline = Instant::now() + limits::CHECK_KILL_WAIT;
+        for (_, pidfd) in &family {
+            has_ended(pidfd, deadline);
         }
         self.child.wait().ok()
     }

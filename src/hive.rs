@@ -16,51 +16,45 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{error, info, warn};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use crate::api::{DownloadEvent, Heartbeat, HiveStatus};
+use crate::api::{Heartbeat, HiveStatus};
 use crate::capacity::inspect::Inspector;
 use crate::capacity::ledger::Ledger;
 use crate::clock::rfc3339;
 use crate::config::{Config, Orphans};
-use crate::devices::{self, Devices, OomKills, Picture as DevicesPicture};
+use crate::devices::{self, OomKills, Picture as DevicesPicture};
 use crate::health::Conditions;
 use crate::http::handlers::{self, Api};
 use crate::http::metrics::Requests;
 use crate::http::{Options, Request, Server, StreamWaker, Ticket, Timeouts};
-use crate::id::{Backend, DownloadId, Pgid, SystemEntropy, WorkerId};
+use crate::id::{Backend, Entropy, Pgid, SystemEntropy};
 use crate::kinds::provision::Provisions;
 use crate::kinds::shelf::Shelf;
-use crate::kinds::{CommandLine, Kind, Values, find_program};
+use crate::kinds::{CommandLine, Values, find_program};
 use crate::latest::Latest;
-use crate::lifecycle::event::{Adopted, Effect, Event, LaunchJob, Plan, Standing};
-use crate::lifecycle::fleet::Effects;
+use crate::lifecycle::event::{Event, LaunchJob};
 use crate::lifecycle::picture::{Entry, Picture};
-use crate::lifecycle::supervisor::{self, Inbox, Surroundings};
+use crate::lifecycle::supervisor::{self, Inbox};
 use crate::lifecycle::{Fleet, Policy};
-use crate::limits::{
-    DESCRIPTORS_BESIDE_CONNECTIONS, HTTP_DRAIN, HUB_QUEUE_MAX, HUB_THREADS, PREDECESSOR_LOOK,
-    PREDECESSOR_WAIT, THREADS_END,
-};
+use crate::limits::{DESCRIPTORS_BESIDE_CONNECTIONS, HUB_QUEUE_MAX, HUB_THREADS};
 use crate::models::catalog::Catalog;
-use crate::models::downloads::{Download, Downloads, Watcher};
+use crate::models::downloads::Downloads;
 use crate::models::hub::Hub;
 use crate::net::Cut;
 use crate::notify::{self, Manager};
-use crate::process::adopt::{self, Orphan};
-use crate::process::follow::Followers;
+use crate::process::adopt;
 use crate::process::guard::{self, Guardian};
-use crate::process::keep::Keeper;
 use crate::process::lock::{HiveLock, LockError};
 use crate::process::log::Logs;
 use crate::process::record::Records;
@@ -69,6 +63,16 @@ use crate::relay::{Relay, RelayConfig};
 use crate::reload::Reload;
 use crate::sys;
 use crate::thread::Joined;
+
+use address::{Urls, bind, resolve};
+use adoption::Adoption;
+use hands::{Hands, Teller};
+use threads::Threads;
+
+mod address;
+mod adoption;
+mod hands;
+mod threads;
 
 /// How a hive ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,28 +97,15 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     sys::keep_dead_children()?;
     sys::become_subreaper()?;
     let descriptors = sys::allow_descriptors(config.max_connections + DESCRIPTORS_BESIDE_CONNECTIONS);
-    let listener = bind(config.bind).map_err(|error| named("--bind", &error))?;
+    let listener = bind(config.bind)?;
     let address = listener.local_addr()?;
     let worker_host = resolve(&config.worker_host)?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&config.data_dir)
-        .map_err(|error| named("--data-dir", &error))?;
-
-    let lock = HiveLock::take(&config.data_dir).map_err(|error| match error {
-        LockError::Held(pid) => {
-            let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-            io::Error::other(format!("--data-dir: another hive{pid} uses it"))
-        }
-        LockError::Io(error) => named("--data-dir", &error),
-    })?;
     let mut entropy = SystemEntropy::new();
-    let owner = Owner::of(&config.data_dir, &mut entropy).map_err(|error| named("--data-dir", &error))?;
+    let in_data_dir = |error| named("--data-dir", &error);
+    let (lock, owner) = occupy(&config.data_dir, &mut entropy).map_err(in_data_dir)?;
     let records = Records::of(&config.data_dir);
     let conditions = Conditions::new()?;
-    let orphans = adopt::take_over(&records, &owner, config.orphans, &conditions)
-        .map_err(|error| named("--data-dir", &error))?;
+    let orphans = adopt::take_over(&records, &owner, config.orphans, &conditions).map_err(in_data_dir)?;
     let grace = if config.orphans == Orphans::Kill { Duration::ZERO } else { config.shutdown_timeout };
     let guardian = Guardian::new(guard::Config {
         program: config.probe.program.clone(),
@@ -141,28 +132,8 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     // Each thread stands before the handle that keeps it going, so that an early return drops that first.
     let oom_kills = OomKills::new(&config.probe.procfs, &config.probe.sysfs);
     let (exits_thread, exits) = exits::start(owner.clone(), guardian.clone(), oom_kills, tell(&inbox))?;
-    let adoption = Adoption { exits: exits.clone(), is_over: false };
-    let (mut adopted, mut adopted_records) = (Vec::new(), Vec::new());
-    for Orphan { mut record, pgid, started, pidfd, age } in orphans {
-        if let Some(folder) = &record.install {
-            record.job.plan = with_install(&record.job.plan, &shelf, folder);
-        }
-        if record.job.plan.key.as_ref().is_some_and(|key| key.is_over(SystemTime::now())) {
-            record.job.plan = Arc::new(Plan { key: None, ..Plan::clone(&record.job.plan) });
-        }
-        if record.host != worker_host {
-            warn!(
-                "a worker listens elsewhere than --worker-host says, and is stopped worker={}",
-                record.job.id
-            );
-            record.standing = Standing::Stopping;
-        }
-        let (id, run, standing) = (record.job.id.clone(), record.job.run, record.standing);
-        let at = SocketAddr::new(worker_host, record.job.port);
-        adopted.push(Adopted { job: record.job.clone(), pgid, standing, age });
-        exits.send(exits::Job::Adopt { id, run, pgid, pidfd, started, at, ward: guardian.ward() });
-        adopted_records.push(record);
-    }
+    let (adoption, adopted, records_of_adopted) =
+        Adoption::begin(orphans, worker_host, &shelf, &guardian, exits.clone());
     let (worker_io_thread, worker_io) =
         worker_io::start(worker_io::Config { host: worker_host, logs: Arc::clone(&logs) }, tell(&inbox))?;
     let hub_cut = Cut::default();
@@ -179,7 +150,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         descriptors,
     };
     let (launch_thread, launch) =
-        launch::start(launch_config, adopted_records, render, exits.clone(), tell(&inbox))?;
+        launch::start(launch_config, records_of_adopted, render, exits.clone(), tell(&inbox))?;
     let (follow_thread, followers) = follow::start(Arc::clone(&logs))?;
     // Before the first look: an older picture than the one that it has, it does not take.
     let ledger = Ledger::new(config.rules.clone(), DevicesPicture::unknown());
@@ -342,6 +313,72 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
     info!("hive listens url={} hive_id={} boot_id={boot_id}", urls.own, config.hive_id);
     announce(&urls.own);
 
+    obey(&mut signals, &inbox, &reaper, manager.as_deref(), &reload);
+    drop(reload);
+    supervisor.join();
+    drop(notify);
+    let how = ended.get().copied().unwrap_or(supervisor::Ended::Stopped { left: 0 });
+    if let supervisor::Ended::Kept { .. } = how {
+        // Before the watchers of the workers end.
+        guardian.keep();
+        reaper.send(exits::Job::LetGo);
+    }
+    drop(reaper);
+    if let Some(relay) = relay.and_then(Arc::into_inner) {
+        relay.finish(match how {
+            supervisor::Ended::Stopped { .. } => {
+                Heartbeat { status: HiveStatus::Stopped, workers: Vec::new(), ..heartbeat() }
+            }
+            supervisor::Ended::Kept { .. } => heartbeat(),
+        });
+    }
+    let threads = Threads {
+        launch: launch_thread,
+        exits: exits_thread,
+        worker_io: worker_io_thread,
+        keep: keep_thread,
+        others: hub_threads
+            .into_iter()
+            .chain(download_threads)
+            .chain([provision_thread, follow_thread, versions_thread, devices_thread])
+            .collect(),
+    };
+    let ended = match how {
+        supervisor::Ended::Stopped { left: left @ 1.. } => {
+            error!("the cascade is over, and workers are left count={left}");
+            threads.end_over_the_living(server);
+            return Ok(Ended::WithLeftovers(left));
+        }
+        supervisor::Ended::Stopped { left: 0 } => Ended::Clean,
+        supervisor::Ended::Kept { workers } => Ended::Kept(workers),
+    };
+    threads.end(server);
+    info!("hive ends");
+    drop(lock);
+    Ok(ended)
+}
+
+/// Makes the data directory if there is none, and sees to it that this hive is the only one in it.
+fn occupy(data_dir: &Path, entropy: &mut dyn Entropy) -> io::Result<(HiveLock, Owner)> {
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+    let lock = HiveLock::take(data_dir).map_err(|error| match error {
+        LockError::Held(pid) => {
+            let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            io::Error::other(format!("another hive{pid} uses it"))
+        }
+        LockError::Io(error) => error,
+    })?;
+    Ok((lock, Owner::of(data_dir, entropy)?))
+}
+
+/// Does what signals ask for, until the supervisor has ended.
+fn obey(
+    signals: &mut Signals,
+    inbox: &Inbox,
+    reaper: &Jobs<exits::Job>,
+    manager: Option<&Manager>,
+    reload: &Reload,
+) {
     let mut force = false;
     for signal in signals.forever() {
         if signal == SIGCHLD {
@@ -350,7 +387,7 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         }
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("?");
         if signal == SIGHUP {
-            match &manager {
+            match manager {
                 Some(manager) => manager.reloads(|| reload.again()),
                 None => reload.again(),
             }
@@ -374,84 +411,6 @@ pub fn serve(config: Config, announce: impl FnOnce(&str)) -> io::Result<Ended> {
         }
         force = true;
     }
-    drop(reload);
-    supervisor.join();
-    drop(notify);
-    let how = ended.get().copied().unwrap_or(supervisor::Ended::Stopped { left: 0 });
-    if let supervisor::Ended::Kept { .. } = how {
-        // Before the watchers of the workers end.
-        guardian.keep();
-        reaper.send(exits::Job::LetGo);
-    }
-    drop(reaper);
-    if let Some(relay) = relay.and_then(Arc::into_inner) {
-        relay.finish(match how {
-            supervisor::Ended::Stopped { .. } => {
-                Heartbeat { status: HiveStatus::Stopped, workers: Vec::new(), ..heartbeat() }
-            }
-            supervisor::Ended::Kept { .. } => heartbeat(),
-        });
-    }
-    if let supervisor::Ended::Stopped { left: left @ 1.. } = how {
-        // Their watcher would wait for them: what cannot be killed cannot be waited for.
-        error!("the cascade is over, and workers are left count={left}");
-        std::mem::forget([launch_thread, exits_thread, keep_thread]);
-        return Ok(Ended::WithLeftovers(left));
-    }
-    let how_it_ended = match how {
-        supervisor::Ended::Kept { workers } => Ended::Kept(workers),
-        supervisor::Ended::Stopped { .. } => Ended::Clean,
-    };
-    let until = Instant::now() + THREADS_END;
-    let mut ended = launch_thread.join_by(until);
-    if ended {
-        worker_io_thread.join();
-        exits_thread.join();
-    } else {
-        // It holds what keeps them going.
-        std::mem::forget([worker_io_thread, exits_thread]);
-    }
-    ended &= server.drain(HTTP_DRAIN);
-    let others = hub_threads.into_iter().chain(download_threads).chain([provision_thread]);
-    for thread in others.chain([follow_thread, keep_thread, versions_thread, devices_thread]) {
-        if ended {
-            ended = thread.join_by(until);
-        } else {
-            // What hangs may keep it going, and whatever that hangs in it may hang in too.
-            std::mem::forget(thread);
-        }
-    }
-    info!("hive ends");
-    drop(lock);
-    Ok(how_it_ended)
-}
-
-/// What was adopted, until the hive has started: a start that fails leaves it to the next one, and to the guardian
-/// of the last one.
-struct Adoption {
-    exits: Jobs<exits::Job>,
-    is_over: bool,
-}
-
-impl Adoption {
-    fn succeed(mut self) {
-        self.is_over = true;
-    }
-}
-
-impl Drop for Adoption {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.exits.send(exits::Job::LetGo);
-        }
-    }
-}
-
-/// The plan of a worker of an earlier run, which holds what its program was installed by.
-fn with_install(plan: &Plan, shelf: &Shelf, folder: &Path) -> Arc<Plan> {
-    let install = shelf.hold(&plan.kind.name, folder);
-    let kind = Arc::new(Kind { install, ..Kind::clone(&plan.kind) });
-    Arc::new(Plan { kind, ..plan.clone() })
 }
 
 /// Threads for requests that have to ask the hub. They end when one is sent nothing, which it passes on.
@@ -483,123 +442,6 @@ fn hub_threads(
         Joined::spawn(&format!("hub-{n}"), stop, body)
     };
     (0..HUB_THREADS).map(start).collect()
-}
-
-/// Tells everybody how downloads go.
-struct Teller {
-    inbox: Inbox,
-    picture: Arc<Picture>,
-    streams: Arc<OnceLock<StreamWaker>>,
-}
-
-impl Watcher for Teller {
-    fn changed(&self, download: &Download, loud: bool) {
-        if loud {
-            let (_, stage) = download.now();
-            let event = DownloadEvent {
-                download_id: download.id().to_string(),
-                progress: handlers::downloads::wire(download, &stage),
-            };
-            let event = serde_json::to_vec(&event).expect("wire types are valid JSON");
-            self.picture.publish_download(download.id(), event, stage.is_last());
-        }
-        if let Some(streams) = self.streams.get() {
-            streams.wake();
-        }
-    }
-
-    fn fetched(&self, id: WorkerId, download: &DownloadId, result: Result<(), String>) {
-        self.inbox.tell(Event::Fetched { id, download: download.clone(), result });
-    }
-}
-
-/// The supervisor's way to all other threads. Nothing here blocks: channels take what is sent, and how much
-/// can be under way is bounded by who asks.
-struct Hands {
-    launch: Sender<launch::Job>,
-    exits: Jobs<exits::Job>,
-    worker_io: Jobs<worker_io::Job>,
-    followers: Followers,
-    keeper: Keeper,
-    devices: Devices,
-    downloads: Downloads,
-    provisions: Provisions,
-    hub_cut: Cut,
-    worker_host: IpAddr,
-    relay: Option<Arc<Relay>>,
-    manager_changed: Sender<()>,
-    streams: Arc<OnceLock<StreamWaker>>,
-}
-
-impl Surroundings for Hands {
-    fn perform(&mut self, effects: Effects) {
-        for effect in effects {
-            match effect {
-                // The thread lives as long as this sender, or the process is about to abort.
-                Effect::Disk(job) => drop(self.launch.send(job)),
-                Effect::Signal { id, run, signal } => self.exits.send(exits::Job::Signal { id, run, signal }),
-                Effect::Worker(job) => self.worker_io.send(job),
-                Effect::LookAtDevices => self.devices.refresh(),
-                Effect::Fetch { id, selection } => self.downloads.fetch_for(&id, &selection),
-                Effect::Forsake { id, download } => self.downloads.forsake(&id, &download),
-            }
-        }
-    }
-
-    fn is_usable(&mut self, port: u16) -> bool {
-        // An error says nothing about the port: the launch will tell.
-        launch::is_free(SocketAddr::new(self.worker_host, port)).unwrap_or(true)
-    }
-
-    fn published(&mut self, told: bool) {
-        if !told {
-            return;
-        }
-        if let Some(relay) = &self.relay {
-            relay.changed();
-        }
-        // Full: it has not looked yet, and will. Without a service manager nobody listens.
-        let _ = self.manager_changed.try_send(());
-        if let Some(streams) = self.streams.get() {
-            streams.wake();
-        }
-    }
-
-    fn stopping(&mut self) {
-        self.hub_cut.cut();
-        self.downloads.stop();
-        self.provisions.stop();
-    }
-
-    fn gone(&mut self, id: &WorkerId) {
-        self.followers.ended(id);
-        self.keeper.ended(id);
-    }
-}
-
-/// Where the hive is reached, by whom.
-struct Urls {
-    /// As it listens.
-    own: String,
-    for_workers: String,
-    for_queen: String,
-}
-
-impl Urls {
-    fn new(advertised: Option<&str>, address: SocketAddr, host_name: &str) -> Self {
-        let own = format!("http://{address}");
-        let (mut for_workers, mut for_queen) = (own.clone(), own.clone());
-        if address.ip().is_unspecified() {
-            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-            for_workers = format!("http://{loopback}:{}", address.port());
-            for_queen = format!("http://{host_name}:{}", address.port());
-        }
-        if let Some(url) = advertised {
-            url.clone_into(&mut for_workers);
-            url.clone_into(&mut for_queen);
-        }
-        Self { own, for_workers, for_queen }
-    }
 }
 
 fn heartbeat(
@@ -652,31 +494,6 @@ fn render(host: IpAddr, hive_url: String, cut: Cut) -> launch::Render {
         });
         Ok(CommandLine { program, ..line })
     })
-}
-
-fn resolve(host: &str) -> io::Result<IpAddr> {
-    if host == "localhost" {
-        return Ok(IpAddr::from([127, 0, 0, 1]));
-    }
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(ip) = bare.parse() {
-        return Ok(ip);
-    }
-    let found = (host, 0).to_socket_addrs().map_err(|error| named("--worker-host", &error))?.next();
-    found.map(|address| address.ip()).ok_or_else(|| io::Error::other("--worker-host: no address found"))
-}
-
-/// Listens. The address may still be that of a hive that was killed a moment ago: see [`PREDECESSOR_WAIT`].
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let until = Instant::now() + PREDECESSOR_WAIT;
-    loop {
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                std::thread::sleep(PREDECESSOR_LOOK);
-            }
-            bound => return bound,
-        }
-    }
 }
 
 fn named(flag: &str, error: &io::Error) -> io::Error {

@@ -14,26 +14,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::{ReportedHealth, State, WorkerHealth};
-use crate::capacity::ledger::{Choice, Claim, Ledger, Placed, Refused};
+use crate::capacity::ledger::Ledger;
 use crate::devices::Picture;
-use crate::id::{Device, DownloadId, Entropy, Run, Token, WorkerId};
+use crate::id::{DownloadId, Entropy, Run, Token, WorkerId};
 use crate::kinds::Protocol;
-use crate::limits::{
-    ADOPTION_WAIT, CASCADE_KILL_WAIT, GONE_KEEP, GONE_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEYS_MAX, KEEP_WAIT,
-    ROOM_WAIT, WORKERS_MAX,
-};
+use crate::limits::{GONE_KEEP, GONE_MAX};
 
 use super::Policy;
 use super::any::AnyWorker;
 pub use super::any::Beat;
-use super::event::{Adopted, DiskJob, Effect, Event, LaunchError, Order, Signal, Standing};
+use super::event::{DiskJob, Effect, Event, LaunchError, Standing};
 use super::ports::Ports;
-use super::spawning::Wait;
 pub use super::state::Effects;
 use super::state::{Exit, Reason, Slots, Spawning, StopReason, Stopping, Worker};
 pub use super::view::View;
+pub use admission::{AdmitError, Admitted};
 
+mod admission;
 mod drain;
+mod ending;
 
 /// The workers of a hive.
 pub struct Fleet {
@@ -46,8 +45,8 @@ pub struct Fleet {
     ledger: Ledger,
     workers: BTreeMap<WorkerId, AnyWorker>,
     gone: VecDeque<Gone>,
-    keys: VecDeque<Known>,
-    ending: Option<Ending>,
+    keys: VecDeque<admission::Known>,
+    ending: Option<ending::Ending>,
     /// What was adopted has said by then that it lives, or is not waited for.
     adopted_by: Option<Instant>,
     news: Vec<View>,
@@ -59,45 +58,6 @@ struct Gone {
     forget_at: Instant,
 }
 
-struct Known {
-    key: String,
-    id: WorkerId,
-    forget_at: Instant,
-}
-
-/// The end of the hive.
-#[derive(Debug, Clone, Copy)]
-enum Ending {
-    /// All workers end; what still lives at `kill_at` is killed.
-    Cascade { kill_at: Instant },
-    /// Workers go on; launches that are under way are waited for until `by`.
-    Keep { by: Instant },
-}
-
-/// A spawn that was accepted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Admitted {
-    /// The worker as it is now.
-    pub view: View,
-    /// Whether the same `Idempotency-Key` had asked for it before.
-    pub again: bool,
-}
-
-/// Why a spawn is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdmitError {
-    /// The cascade runs.
-    ShuttingDown,
-    /// The hive is drained.
-    Draining,
-    /// [`WORKERS_MAX`] live.
-    TooManyWorkers,
-    /// All ports of the range are taken.
-    NoFreePort,
-    /// None of its choices has enough memory.
-    NoRoom(Refused),
-}
-
 /// Why a callback or a stop is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AskError {
@@ -107,16 +67,6 @@ pub enum AskError {
     State,
     /// It comes from a launch that is over.
     OldRun,
-}
-
-impl Ending {
-    /// What is not over by then is not waited for.
-    fn over_at(self) -> Instant {
-        match self {
-            Self::Cascade { kill_at } => kill_at + CASCADE_KILL_WAIT,
-            Self::Keep { by } => by,
-        }
-    }
 }
 
 impl Fleet {
@@ -141,110 +91,6 @@ impl Fleet {
             adopted_by: None,
             news: Vec::new(),
             touched: Vec::new(),
-        }
-    }
-
-    /// Admits a worker and launches it. `usable` says whether nobody else listens on a port. The same key
-    /// within [`IDEMPOTENCY_KEEP`] gives the same worker, also after its end.
-    ///
-    /// # Errors
-    /// As [`AdmitError`] says; nothing is reserved then.
-    pub fn spawn(
-        &mut self,
-        order: Order,
-        now: Instant,
-        usable: &mut dyn FnMut(u16) -> bool,
-    ) -> (Result<Admitted, AdmitError>, Effects) {
-        let mut out = self.fire(now);
-        let key = order.plan.key.as_ref().map(|key| key.text.clone());
-        if let Some(view) = key.as_deref().and_then(|key| self.spawned(key, now)) {
-            return (Ok(Admitted { view, again: true }), out);
-        }
-        let admitted = self.admit(order, now, usable, &mut out);
-        if let (Ok(admitted), Some(key)) = (&admitted, key) {
-            self.remember(key, admitted.view.id.clone(), now);
-        }
-        (admitted, out)
-    }
-
-    fn remember(&mut self, key: String, id: WorkerId, now: Instant) {
-        if self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
-            self.keys.pop_front();
-        }
-        self.keys.push_back(Known { key, id, forget_at: now + IDEMPOTENCY_KEEP });
-    }
-
-    /// The worker that was spawned with `key`, if that is not forgotten.
-    pub fn spawned(&mut self, key: &str, now: Instant) -> Option<View> {
-        self.keys.retain(|key| key.forget_at > now);
-        let known = self.keys.iter().find(|known| known.key == key)?;
-        self.view(&known.id)
-    }
-
-    fn admit(
-        &mut self,
-        order: Order,
-        now: Instant,
-        usable: &mut dyn FnMut(u16) -> bool,
-        out: &mut Effects,
-    ) -> Result<Admitted, AdmitError> {
-        if self.ending.is_some() {
-            return Err(AdmitError::ShuttingDown);
-        }
-        if self.is_draining() {
-            return Err(AdmitError::Draining);
-        }
-        if self.workers.len() >= WORKERS_MAX {
-            return Err(AdmitError::TooManyWorkers);
-        }
-        let Order { plan, choices, make_room, fetch } = order;
-        let Placed { placement, leave } =
-            self.ledger.place(&choices, make_room, &self.claims()).map_err(AdmitError::NoRoom)?;
-        let lease = self.ports.take(plan.port_hint, now, usable).ok_or(AdmitError::NoFreePort)?;
-        for id in &leave {
-            let grace = self.policy.grace;
-            self.change(id, now, out, |worker, _, out| worker.stop(StopReason::MakeRoom, now, grace, out));
-        }
-        let wait = Wait { fetch, leave, give_up_at: self.room_by(now) };
-        let id = self.fresh_id();
-        let token = Token::random(&mut *self.entropy);
-        let worker = Worker::admitted(id, plan, placement, lease, token, wait, out);
-        let view = worker.view();
-        self.news.push(view.clone());
-        self.workers.insert(view.id.clone(), AnyWorker::Spawning(worker));
-        Ok(Admitted { view, again: false })
-    }
-
-    /// Where a worker with these choices would go now: what [`Fleet::spawn`] decides by.
-    ///
-    /// # Errors
-    /// If none of them has enough memory.
-    pub fn place(&self, choices: &[Choice], make_room: bool) -> Result<Placed, Refused> {
-        self.ledger.place(choices, make_room, &self.claims())
-    }
-
-    /// The devices that are offered, and what each has for a newcomer, in bytes.
-    pub fn available(&self) -> Vec<(Device, u64)> {
-        let claims = self.claims();
-        let with_room = |device| Some((device, self.ledger.available(device, &claims)?));
-        self.ledger.devices().filter_map(with_room).collect()
-    }
-
-    /// How long somebody waits for those who leave for it.
-    fn room_by(&self, now: Instant) -> Instant {
-        now + self.policy.grace + ROOM_WAIT
-    }
-
-    fn claims(&self) -> Vec<Claim<'_>> {
-        self.workers.values().map(AnyWorker::claim).collect()
-    }
-
-    fn fresh_id(&mut self) -> WorkerId {
-        loop {
-            let id = WorkerId::random(&mut *self.entropy);
-            if self.view(&id).is_none() {
-                return id;
-            }
         }
     }
 
@@ -316,85 +162,6 @@ impl Fleet {
     pub fn stop(&mut self, id: &WorkerId, force: bool, now: Instant) -> (Result<(), AskError>, Effects) {
         let grace = if force { Duration::ZERO } else { self.policy.grace };
         self.ask(id, None, now, |worker, _, out| (Ok(()), worker.stop(StopReason::Asked, now, grace, out)))
-    }
-
-    /// Stops all workers at once and refuses new ones; a second call, or `force`, only makes it faster.
-    /// Gives how many there are to stop.
-    pub fn cascade(&mut self, force: bool, now: Instant) -> (usize, Effects) {
-        let mut out = self.fire(now);
-        let grace = if force { Duration::ZERO } else { self.policy.grace };
-        let kill_at = match self.ending {
-            Some(Ending::Cascade { kill_at }) => kill_at.min(now + grace),
-            Some(Ending::Keep { .. }) | None => now + grace,
-        };
-        self.ending = Some(Ending::Cascade { kill_at });
-        let ids: Vec<WorkerId> = self.workers.keys().cloned().collect();
-        let count = ids.len();
-        for id in ids {
-            self.change(&id, now, &mut out, |worker, _, out| {
-                worker.stop(StopReason::Cascade, now, kill_at.saturating_duration_since(now), out)
-            });
-        }
-        (count, out)
-    }
-
-    /// Takes over a worker that an earlier hive has launched. If its port is another one's, it is killed.
-    pub fn adopt(&mut self, adopted: Adopted, now: Instant) -> Effects {
-        let mut out = self.fire(now);
-        let (id, run) = (adopted.job.id.clone(), adopted.job.run);
-        let Some(lease) = self.ports.keep(adopted.job.port) else {
-            out.push(Effect::Signal { id: id.clone(), run, signal: Signal::Kill });
-            out.push(Effect::Disk(DiskJob::RemoveRecord { id }));
-            return out;
-        };
-        // Whoever asked an earlier hive for it, and heard nothing, asks this one.
-        if let Some(key) = &adopted.job.plan.key {
-            self.remember(key.text.clone(), id.clone(), now);
-        }
-        let standing = adopted.standing;
-        let loading = Worker::<Spawning>::adopted(adopted, lease, now, &self.policy);
-        let worker = match standing {
-            Standing::Loading => AnyWorker::Spawning(loading),
-            Standing::Serving => match loading.resumed(now, &self.policy) {
-                Ok(ready) => AnyWorker::Ready(ready),
-                Err(loading) => AnyWorker::Spawning(loading),
-            },
-            Standing::Stopping => {
-                let grace = self.policy.grace;
-                AnyWorker::Stopping(loading.stop(StopReason::Asked, now, grace, &mut out))
-            }
-        };
-        self.news.push(worker.view());
-        self.workers.insert(id, worker);
-        self.adopted_by = Some(now + ADOPTION_WAIT);
-        out
-    }
-
-    /// Whether workers that were adopted as serving have not said yet that they do.
-    pub fn is_adopting(&self, now: Instant) -> bool {
-        let mut workers = self.workers.values();
-        self.adopted_by.is_some_and(|by| now < by) && workers.any(AnyWorker::is_unheard)
-    }
-
-    /// Refuses new workers and lets go of those that run, for the next hive. What has no process ends here. Gives how
-    /// many there are to keep; `None` in the cascade, which is not taken back.
-    pub fn keep(&mut self, now: Instant) -> (Option<usize>, Effects) {
-        let mut out = self.fire(now);
-        if self.ending.is_none() {
-            self.ending = Some(Ending::Keep { by: now + KEEP_WAIT });
-            self.end_those_without_process(now, &mut out);
-        }
-        (self.keeps().then_some(self.workers.len()), out)
-    }
-
-    fn end_those_without_process(&mut self, now: Instant, out: &mut Effects) {
-        let has_none = |worker: &AnyWorker| worker.group().is_none() && !worker.is_in_transit();
-        let ids = self.workers.iter().filter(|(_, worker)| has_none(worker)).map(|(id, _)| id.clone());
-        for id in ids.collect::<Vec<_>>() {
-            self.change(&id, now, out, |worker, _, out| {
-                worker.stop(StopReason::Cascade, now, Duration::ZERO, out)
-            });
-        }
     }
 
     /// Takes in what happened.
@@ -525,29 +292,8 @@ impl Fleet {
     pub fn next_deadline(&self) -> Option<Instant> {
         let workers = self.workers.values().filter_map(|worker| worker.deadline(&self.policy));
         let gone = self.gone.front().map(|gone| gone.forget_at);
-        let ending = self.ending.map(Ending::over_at);
+        let ending = self.ending.map(ending::Ending::over_at);
         workers.chain(gone).chain(ending).chain(self.adopted_by).chain(self.ledger.next_deadline()).min()
-    }
-
-    /// Whether the end is over: of a cascade, nothing lives, or what lives did not die of SIGKILL in time; otherwise,
-    /// nothing is under way.
-    pub fn is_done(&self, now: Instant) -> bool {
-        let Some(ending) = self.ending else { return false };
-        let is_settled = match ending {
-            Ending::Cascade { .. } => self.workers.is_empty(),
-            Ending::Keep { .. } => !self.workers.values().any(AnyWorker::is_in_transit),
-        };
-        is_settled || ending.over_at() <= now
-    }
-
-    /// Whether the workers go on without the hive.
-    pub fn keeps(&self) -> bool {
-        matches!(self.ending, Some(Ending::Keep { .. }))
-    }
-
-    /// Whether the end has begun: nothing new is taken.
-    pub fn is_stopping(&self) -> bool {
-        self.ending.is_some()
     }
 
     /// How many workers live.
@@ -779,9 +525,8 @@ impl Fleet {
     }
 
     fn slept(&mut self, gap: Duration, now: Instant) {
-        // Who is killed only now has the same time to die.
-        if let Some(Ending::Cascade { kill_at }) = &mut self.ending {
-            *kill_at = (*kill_at).max(now.min(*kill_at + gap));
+        if let Some(ending) = &mut self.ending {
+            ending.slept(gap, now);
         }
         for worker in self.workers.values_mut() {
             match worker {

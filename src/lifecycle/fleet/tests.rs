@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use super::super::simulation::{Seeded, ledger, order};
 use super::*;
 use crate::id::Pgid;
-use crate::lifecycle::event::{ExitStatus, Key, Plan, Signal};
+use crate::lifecycle::event::{ExitStatus, Key, Order, Plan, Signal};
 
 fn fleet() -> Fleet {
     let policy = Policy {

@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 
+use crate::api::Heartbeat;
 use crate::capacity::{gguf, safetensors};
-use crate::client::sse;
+use crate::client::{Realm, sse};
 use crate::http::Method;
 use crate::http::route::{Route, route as find_route};
 use crate::kinds::manifest;
@@ -56,6 +57,25 @@ pub fn route(bytes: &[u8]) {
 pub fn worker_record(bytes: &[u8]) {
     if let Ok(record) = Record::parse(bytes) {
         assert_eq!(Record::parse(&record.to_json()), Ok(record), "it reads as it is written");
+    }
+}
+
+/// Bytes as heartbeats, one a line, heard one after the other.
+///
+/// # Panics
+/// If one does not read the same once it is written, or what is known of a boot gets older.
+pub fn heartbeat(bytes: &[u8]) {
+    let mut realm = Realm::default();
+    for heartbeat in bytes.split(|byte| *byte == b'\n').filter_map(|line| Heartbeat::parse(line).ok()) {
+        let written = serde_json::to_vec(&heartbeat).expect("wire types are valid JSON");
+        assert_eq!(Heartbeat::parse(&written).as_ref(), Ok(&heartbeat), "it reads as it is written");
+        let id = heartbeat.hive_id.clone();
+        let last = |realm: &Realm| realm.hive(&id).map(|known| (known.boot_id.clone(), known.sequence));
+        let before = last(&realm);
+        realm.hear(heartbeat);
+        if let (Some((boot, sequence)), Some((boot_now, sequence_now))) = (before, last(&realm)) {
+            assert!(boot != boot_now || sequence <= sequence_now, "a boot is not heard backwards");
+        }
     }
 }
 
@@ -218,7 +238,7 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 12] = [
+    const TARGETS: [Target; 13] = [
         ("conn", conn),
         ("fleet", fleet),
         ("route", route),
@@ -231,6 +251,7 @@ mod tests {
         ("record", record),
         ("archive", archive),
         ("worker_record", worker_record),
+        ("heartbeat", heartbeat),
     ];
 
     #[test]

@@ -9,17 +9,15 @@ use std::fmt;
 
 use crate::id::Entropy;
 
+#[cfg(test)]
+mod order;
 mod world;
 
+#[cfg(test)]
+pub(crate) use order::order;
 use world::World;
 #[cfg(test)]
-pub(super) use world::{ledger, order};
-
-/// An order as good as any, for the tests of others.
-#[cfg(test)]
-pub(crate) fn an_order() -> super::event::Order {
-    order(true, None)
-}
+pub(super) use world::ledger;
 
 /// A seeded source of random numbers (SplitMix64; Steele, Lea, Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]

@@ -404,7 +404,7 @@ mod tests {
     use crate::lifecycle::simulation;
 
     fn record(name: &str) -> Record {
-        let Order { plan, choices, .. } = simulation::an_order();
+        let Order { plan, choices, .. } = simulation::order(true, None);
         let kind = Kind { program: OsStr::from_bytes(b"/a\xff b/program").into(), ..Kind::clone(&plan.kind) };
         let plan = Plan {
             kind: Arc::new(kind),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -140,7 +141,8 @@ impl Builder {
             command.env("RBEE_HIVE_TOKEN", token);
         }
         command.args(&self.args).envs(self.env);
-        let log = tempfile::tempfile().unwrap();
+        // In memory and not on a disk: it has the same name in each hive's list of descriptors.
+        let log = File::from(memfd_create("log", MemfdFlags::CLOEXEC).unwrap());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();

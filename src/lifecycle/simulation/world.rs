@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::api::{ReportedHealth, ReportedState, State};
-use crate::capacity::ledger::{Choice, Ledger, Need, Rules, Split};
-use crate::id::{Backend, Device, Pgid, Run, WorkerId};
+use crate::capacity::ledger::{Ledger, Rules};
+use crate::id::{Backend, Pgid, Run, WorkerId};
 use crate::kinds::{Busy, Kind, Probe, Protocol};
 use crate::lifecycle::Policy;
 use crate::lifecycle::event::{
-    DiskJob, Effect, Event, ExitStatus, Key, LaunchError, LaunchJob, Order, Plan, Probed, Signal, Usage,
-    WorkerJob,
+    DiskJob, Effect, Event, ExitStatus, Key, LaunchError, LaunchJob, Plan, Probed, Signal, Usage, WorkerJob,
 };
 use crate::lifecycle::fleet::{AdmitError, AskError, Beat, Effects, Fleet, View};
 
@@ -574,21 +573,12 @@ impl World {
     }
 }
 
-/// A worker that goes to the cpu and takes nothing there.
-#[cfg(test)]
-pub(in crate::lifecycle) fn order(probed: bool, port_hint: Option<u16>) -> Order {
-    let need = Need { bytes: 0, host_bytes: 0, breakdown: None };
-    let choices =
-        vec![Choice { backend: Backend::Cpu, devices: vec![Device::Cpu], need, split: Split::ByFree }];
-    Order { plan: plan(probed, port_hint), choices, make_room: false, fetch: None }
-}
-
 /// A ledger for a machine with a GPU.
 pub(in crate::lifecycle) fn ledger() -> Ledger {
     Ledger::new(Rules::default(), Arc::new(memory::picture(&BTreeMap::new(), 0)))
 }
 
-fn plan(probed: bool, port_hint: Option<u16>) -> Plan {
+pub(super) fn plan(probed: bool, port_hint: Option<u16>) -> Plan {
     let protocol = if probed {
         Protocol::Probe(Probe {
             path: "/health".to_owned(),

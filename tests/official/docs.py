@@ -10,12 +10,13 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from hive import end
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ["devices.md", "models.md", "api.md"]
@@ -33,11 +34,7 @@ def running(command, first_line, **options):
                 sys.exit(f"error: {command[0]} does not start: {line!r}")
             yield line.split()[-1]
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process)
 
 
 def examples(page):

@@ -22,6 +22,15 @@ def ask(method, url, body=None, headers=None):
         return error
 
 
+def end(process):
+    """Ends a program; one that does not listen to SIGTERM is killed."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
 @contextlib.contextmanager
 def running(hive, mock, folder, *more):
     """A hive of its own, with one kind of worker and one model; gives its URL."""
@@ -44,10 +53,6 @@ def running(hive, mock, folder, *more):
         try:
             yield line.split()[-1]
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process)
             if process.wait() != 0:
                 sys.exit(f"error: the hive ended with {process.returncode}\n{(folder / 'log').read_text()[-4000:]}")

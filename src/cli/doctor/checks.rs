@@ -26,9 +26,8 @@ use crate::sys;
 /// All of them, in the order in which a hive would meet with them.
 pub(super) fn all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("settings", format!("hive {} at {}", config.hive_id, config.bind))];
-    let runs = hive(config);
-    let is_there = runs.message.starts_with("one runs");
-    findings.push(runs);
+    let (hive, is_there) = hive(config);
+    findings.push(hive);
     findings.push(data_dir(&config.data_dir));
     findings.push(model_dir(&config.model_dir));
     findings.extend(disks(config));
@@ -43,31 +42,32 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
 }
 
 /// Whether one runs here already.
-fn hive(config: &Config) -> Finding {
+fn hive(config: &Config) -> (Finding, bool) {
     let is_held = LockWatch::open(&config.data_dir).is_ok_and(|lock| lock.is_held());
     let client = HiveClient::new(&format!("http://{}", reachable(config.bind)));
     match client.and_then(|client| client.with_timeout(DOCTOR_WAIT).health()) {
         Ok(health) => {
             let version = format!("one runs, version {}", health.version);
-            match health.reasons.first() {
+            let finding = match health.reasons.first() {
                 None => Finding::ok("hive", version),
                 Some(reason) => {
                     let what = format!("{version}, and says: {}", reason.message);
                     Finding::warning("hive", what, "`rbee-hive status` tells more")
                 }
-            }
+            };
+            (finding, true)
         }
-        Err(ClientError::Unreachable(_)) if !is_held => Finding::ok("hive", "none runs yet"),
-        Err(ClientError::Unreachable(_)) => Finding::warning(
-            "hive",
-            format!("one runs on this data directory, but not at {}", config.bind),
-            "tell the commands where it is with --url or RBEE_HIVE_URL",
-        ),
-        Err(error) => Finding::failure(
-            "hive",
-            format!("{} is taken by somebody else: {error}", config.bind),
-            "choose another --bind, or end that program (`ss -ltnp` tells which it is)",
-        ),
+        Err(ClientError::Unreachable(_)) if is_held => {
+            let what = format!("one runs on this data directory, but not at {}", config.bind);
+            let hint = "tell the commands where it is with --url or RBEE_HIVE_URL";
+            (Finding::warning("hive", what, hint), true)
+        }
+        Err(ClientError::Unreachable(_)) => (Finding::ok("hive", "none runs yet"), false),
+        Err(error) => {
+            let what = format!("{} is taken by somebody else: {error}", config.bind);
+            let hint = "choose another --bind, or end that program (`ss -ltnp` tells which it is)";
+            (Finding::failure("hive", what, hint), false)
+        }
     }
 }
 

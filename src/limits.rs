@@ -354,6 +354,8 @@ pub const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 pub const ORPHAN_TIMEOUT_KEPT_MIN: Duration = Duration::from_secs(10 * 60);
 /// How often a guardian looks whether another hive has come.
 pub const GUARDIAN_LOOK: Duration = Duration::from_millis(200);
+/// How often it looks whether a worker of the dead hive still lives; if none does twice in a row, it ends.
+pub const GUARDIAN_LOOK_FOR_WORKERS: Duration = Duration::from_secs(2);
 /// How often it kills what was started meanwhile; what then still comes is left.
 pub const GUARDIAN_KILL_ROUNDS_MAX: u32 = 50;
 /// A guardian that died is not replaced sooner than this after its start.

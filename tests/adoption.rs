@@ -245,6 +245,19 @@ fn workers_that_no_hive_fetches_are_ended_by_the_guardian() {
 }
 
 #[test]
+fn a_guardian_whose_workers_have_died_with_their_hive_ends_before_its_time() {
+    let mut hive = builder().arg("--orphan-timeout", "1h").start();
+    two_ready(&hive);
+    hive.kill();
+    assert!(guardian(&hive).is_some(), "they are guarded meanwhile");
+    hive.processes().into_iter().for_each(|pid| kill(pid, 9));
+    eventually("nothing is left to guard", || guardian(&hive).is_none());
+    let hive = hive.restart(builder());
+    assert!(hive.workers().is_empty() && hive.records().is_empty());
+    cascade(hive);
+}
+
+#[test]
 fn what_a_dead_hive_was_about_to_start_keeps_its_guardian_from_nothing() {
     let mut hive = builder().arg("--orphan-timeout", "100ms").start();
     two_ready(&hive);

@@ -3,7 +3,8 @@
 //! It holds one end of a pipe and waits. A hive that ends well kills it before; one that dies closes the pipe. The
 //! guardian then waits for the next hive to take `hive.lock`, and if none does within `--orphan-timeout`, it ends
 //! what the dead one left, by records and marks as the next hive would find it, and writes what it did to
-//! `logs/guardian.log`. It runs only while workers do: whoever has a worker holds a [`Ward`].
+//! `logs/guardian.log`. It runs only while workers do: whoever has a worker holds a [`Ward`], and once the hive has died
+//! it looks for them itself.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -21,11 +22,14 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::clock::rfc3339;
-use crate::limits::{GUARDIAN_AGAIN_AFTER, GUARDIAN_KILL_ROUNDS_MAX, GUARDIAN_LOOK, ORPHAN_TIMEOUT_KEPT_MIN};
+use crate::limits::{
+    GUARDIAN_AGAIN_AFTER, GUARDIAN_KILL_ROUNDS_MAX, GUARDIAN_LOOK, GUARDIAN_LOOK_FOR_WORKERS,
+    ORPHAN_TIMEOUT_KEPT_MIN,
+};
 use crate::process::Owner;
 use crate::process::adopt::{self, has_ended};
 use crate::process::lock::LockWatch;
-use crate::process::record::Records;
+use crate::process::record::{Record, Records};
 
 /// The command that starts it; not in any help.
 pub const COMMAND: &str = "guard";
@@ -203,6 +207,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
     let Ok(lock) = LockWatch::open(&config.data_dir) else { return ExitCode::FAILURE };
     let timeout = wait_for_the_end(config.orphan_timeout);
     let until = Instant::now() + timeout;
+    let (mut look_at, mut was_empty) = (Instant::now(), false);
     loop {
         if lock.settled() != config.hive {
             return ExitCode::SUCCESS; // another hive has come, with a guardian of its own
@@ -212,6 +217,14 @@ pub fn main(args: &[OsString]) -> ExitCode {
         // until its exec.
         if left.is_zero() && !lock.is_held() {
             break;
+        }
+        if look_at <= Instant::now() {
+            // Twice: a process in the middle of its exec shows no mark yet.
+            let is_empty = !lock.is_held() && !adopt::is_anything_left(&config.owner, &records(&config));
+            if is_empty && was_empty {
+                return ExitCode::SUCCESS; // its workers have died as well
+            }
+            (look_at, was_empty) = (Instant::now() + GUARDIAN_LOOK_FOR_WORKERS, is_empty);
         }
         std::thread::sleep(left.clamp(GUARDIAN_LOOK / 10, GUARDIAN_LOOK));
     }
@@ -239,10 +252,14 @@ fn wait_for_the_end(timeout: Duration) -> Duration {
     if words.any(|word| word == KEEP) { timeout.max(ORPHAN_TIMEOUT_KEPT_MIN) } else { timeout }
 }
 
+/// What the hive wrote of its workers; nothing if that cannot be read: they bear their mark as well.
+fn records(config: &Config) -> Vec<Record> {
+    Records::of(&config.data_dir).read_all().map(|found| found.records).unwrap_or_default()
+}
+
 /// Ends what the hive left, as long as no other one has come. Gives how many processes were killed or asked to end.
 fn end_all(config: &Config, lock: &LockWatch) -> usize {
-    let all = Records::of(&config.data_dir);
-    let records = all.read_all().map(|found| found.records).unwrap_or_default();
+    let records = records(config);
     // Also one that has gone again: what it left, its own guardian guards.
     let has_come = || lock.is_held() || lock.settled() != config.hive;
     let signal = |signal| if has_come() { 0 } else { adopt::signal_all(&config.owner, &records, signal) };
@@ -264,7 +281,7 @@ fn end_all(config: &Config, lock: &LockWatch) -> usize {
     if !adopt::is_anything_left(&config.owner, &records) {
         // Asked before each: the next hive writes records under the same names.
         for record in records.iter().take_while(|_| !has_come()) {
-            let _ = all.remove(&record.job.id);
+            let _ = Records::of(&config.data_dir).remove(&record.job.id);
         }
     }
     most

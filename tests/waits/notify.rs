@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::support;
-use support::{Builder, Hive, PATIENCE, build_library, eventually, variable};
+use support::{Builder, Hive, PATIENCE, build_library, eventually, kill, variable};
 
 /// The manager's end of the socket.
 struct Manager {
@@ -98,17 +98,22 @@ fn a_manager_hears_that_the_hive_is_ready_how_it_is_that_it_reads_again_and_that
 #[test]
 fn a_hive_that_takes_over_workers_is_ready_when_they_have_answered() {
     let manager = Manager::abstract_one();
-    let hive = manager.hive().start();
+    let mut hive = manager.hive().start();
     assert_eq!(manager.next(), "READY=1\nSTATUS=0 workers");
     let ids = [hive.spawn("mock", ""), hive.spawn("mock-probe", "")];
     for id in &ids {
         hive.wait_state(id, "ready");
     }
     manager.hears("STATUS=2 workers");
+    let silent = u32::try_from(hive.worker(&ids[1])["pid"].as_u64().unwrap()).unwrap();
     hive.signal(12);
     manager.hears("STOPPING=1\nSTATUS=ending, 2 workers");
+    // Not before that: the kernel would send SIGHUP to one that is stopped as its parent ends.
+    hive.wait_exit();
+    kill(silent, 19);
     let hive = hive.restart(manager.hive());
     assert_eq!(manager.next(), "STATUS=taking over 2 workers");
+    kill(silent, 18);
     assert_eq!(manager.next(), "READY=1\nSTATUS=2 workers");
     assert_eq!(hive.workers().len(), 2);
 }

@@ -71,7 +71,8 @@ fn a_manager_hears_that_the_hive_is_ready_how_it_is_that_it_reads_again_and_that
     let manager = Manager::new();
     let mut hive = manager.hive().start();
     assert_eq!(manager.next(), "READY=1\nSTATUS=0 workers");
-    let id = hive.spawn("mock", "");
+    let order = serde_json::json!({"model_ref": hive.model_ref(), "kind": "mock", "extra_args": ["--load-ms", "500"]});
+    let id = hive.post("/v1/workers/spawn", &order).json()["worker_id"].as_str().unwrap().to_owned();
     manager.hears("STATUS=1 worker, 1 starting");
     let worker = hive.wait_state(&id, "ready");
     assert_eq!(manager.next(), "STATUS=1 worker");
